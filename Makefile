@@ -1,0 +1,79 @@
+# Longtail's two commands are `make demo` and `make test`; everything else serves them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON := $(BIN)/python
+UV_VERSION := 0.13.8
+STAMP := $(VENV)/.installed
+
+DATASET ?= simulator
+DATA ?=
+DEMO_DIR ?= runs/demo
+PYTEST_ARGS ?=
+
+# One thread a library: two cores are shared by processes, and results stay the same on any machine.
+export OMP_NUM_THREADS ?= 2
+export ITERATIVE_DO_NOT_TRACK := 1
+
+.PHONY: help install demo test check test-fast test-slow test-serving lint format pipeline lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## make .venv from requirements.lock (needs Python 3.11)
+
+$(STAMP): requirements.lock pyproject.toml
+	@python=; for candidate in python3.11 python3; do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then echo "make install: Python 3.11 is needed and was not found: install it, then run this again" >&2; exit 2; fi; \
+	if [ ! -x $(PYTHON) ] || ! $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+	  "$$python" -m venv $(VENV) || { echo "make install: Python's venv module does not work (on Debian: install python3-venv)" >&2; exit 2; }; \
+	fi
+	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION)" || $(PYTHON) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --python $(PYTHON) --no-deps -r requirements.lock
+	$(BIN)/uv pip install --python $(PYTHON) --quiet --no-deps -e .
+	@touch $@
+
+demo: install ## a shop from raw events to served lists; DATASET=online-retail DATA=<folder> for real purchases
+	$(PYTHON) -m serving.demo --dataset "$(DATASET)" --data "$(DATA)" --out "$(DEMO_DIR)"
+
+test: install check ## everything that CI runs
+	$(PYTHON) -m pytest -q $(PYTEST_ARGS)
+
+check: install lint
+	$(PYTHON) -m pipelines.compile --check
+
+test-fast: install ## only the tests that start no server and take seconds
+	$(PYTHON) -m pytest -q -m "not slow and not serving" $(PYTEST_ARGS)
+
+test-slow: install ## only the tests that train something real
+	$(PYTHON) -m pytest -q -m slow $(PYTEST_ARGS)
+
+test-serving: install ## only the tests that start the real servers
+	$(PYTHON) -m pytest -q -m serving $(PYTEST_ARGS)
+
+lint: install ## ruff, types, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## put the code into ruff's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+pipeline: install ## compile pipelines/training.yaml again after a change
+	$(PYTHON) -m pipelines.compile
+
+lock: ## resolve requirements.lock again
+	@test -x $(BIN)/uv || { echo "make lock: run make install first" >&2; exit 2; }
+	$(BIN)/uv pip compile pyproject.toml --extra train --extra serve --extra dev --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+
+clean: ## remove runs and caches, keep .venv
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

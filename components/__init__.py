@@ -1,0 +1,1 @@
+"""Thin KFP components, each around one function of `longtail.training`."""

@@ -1,0 +1,1 @@
+"""What runs behind KServe: the retriever, the ranker's repository and the recommender."""
