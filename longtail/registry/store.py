@@ -1,0 +1,271 @@
+"""Versions of bundles in MLflow: register, list, promote, roll back, resolve."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+from longtail.errors import InvalidBundle, InvalidInput
+from longtail.registry.card import flatten
+from longtail.registry.version import Version, figures_tag, metric_name, read_manifest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+MODEL = "longtail"
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+HISTORY_TAG = "champions"  # versions that were champion, oldest first: what a rollback goes back along
+MAX_PARAM = 500
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Versions in a local folder (SQLite and files), or on an MLflow server when `location` is an http(s) address."""
+
+    location: Path | str
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client on this registry; the first use of a folder makes its database."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        for noisy in ("alembic", "mlflow"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI to open with `mlflow ui --backend-store-uri`."""
+        if str(self.location).startswith(("http://", "https://")):
+            return str(self.location)
+        folder = Path(self.location).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{folder}/mlflow.db"  # MLflow resolves a relative path against whoever reads it
+
+    def register(
+        self,
+        bundle: Path,
+        figures: Mapping[str, Any],
+        params: Mapping[str, Any],
+        model_card: str,
+        data_fingerprint: str,
+        *,
+        metric: str = "ndcg@10",
+        margin: float = 0.0,
+        cases: Path | None = None,
+    ) -> Version:
+        """Store a bundle as the next version and let it take the role it earned.
+
+        It becomes champion when there is none, or when its `metric` exceeds the champion's by more than `margin` (a
+        share of the champion's); else challenger. Registering the same bundle again returns the version it already has.
+
+        Args:
+            bundle: folder with `manifest.json`.
+            figures: results of the evaluation, may be nested; numbers become MLflow metrics.
+            params: what the bundle was trained with.
+            model_card: Markdown.
+            data_fingerprint: identifies the data it was trained on.
+            metric: dotted name of the figure that decides.
+            margin: relative lead that is needed, such as 0.01.
+            cases: the evaluation's per-case results, kept beside the bundle for paired comparisons.
+
+        Raises:
+            InvalidBundle: the folder holds no readable manifest.
+            InvalidInput: `figures` has no such metric.
+        """
+        manifest = read_manifest(bundle)
+        numbers = {k: float(v) for k, v in flatten(figures).items() if isinstance(v, int | float) and v == v}
+        if metric not in numbers:
+            raise InvalidInput(f"the figures have no {metric!r}: choose one of {', '.join(sorted(numbers)) or 'none'}")
+        digest = hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
+        known = self._with_digest(digest)
+        if known is None:
+            run_id, source = self._log_run(bundle, manifest, numbers, params, model_card, cases)
+            tags = {
+                "digest": digest,
+                "bundle_version": str(manifest.get("version", "")),
+                "metric": metric,
+                "data_fingerprint": data_fingerprint,
+                "figures": figures_tag(numbers, metric),
+            }
+            self._ensure_model()
+            known = self.client.create_model_version(MODEL, source, run_id, tags=tags, description=model_card)
+        if "decision" not in known.tags:  # also after a kill between the two writes
+            self._decide(Version.of(known, {}), margin)
+        return self.get(int(known.version))
+
+    def versions(self) -> list[Version]:
+        """All versions, newest first."""
+        found = self.client.search_model_versions(f"name='{MODEL}'", max_results=10_000)
+        aliases = self._aliases()
+        return sorted((Version.of(v, aliases) for v in found), key=lambda v: -v.number)
+
+    def get(self, reference: str | int) -> Version:
+        """The version of an alias or a number.
+
+        Raises:
+            InvalidInput: there is none.
+        """
+        wanted = str(reference).removeprefix("v")
+        every = self.versions()
+        for version in every:
+            if wanted == str(version.number) or wanted in version.aliases:
+                return version
+        have = ", ".join(str(v.number) for v in reversed(every)) or "none yet: run `longtail train` first"
+        raise InvalidInput(f"no version or alias {reference!r} in the registry {self.location} (versions: {have})")
+
+    def champion(self) -> Version | None:
+        """The version that serves, None before the first one."""
+        return next((v for v in self.versions() if CHAMPION in v.aliases), None)
+
+    def promote(self, reference: str | int) -> Version:
+        """Make a version champion, whatever its figures; the one it replaces can be rolled back to."""
+        version = self.get(reference)
+        if CHAMPION in version.aliases:
+            return version
+        self._crown(version.number, [*self._history(), version.number])
+        return self.get(version.number)
+
+    def rollback(self) -> Version:
+        """Make the previous champion champion again; the one that goes becomes challenger.
+
+        Raises:
+            InvalidInput: there was no champion before this one.
+        """
+        history = self._history()
+        if len(history) < 2:
+            raise InvalidInput("nothing to roll back to: no version was champion before this one")
+        *rest, gone = history
+        self._crown(rest[-1], rest)
+        self.client.set_registered_model_alias(MODEL, CHALLENGER, str(gone))
+        return self.get(rest[-1])
+
+    def resolve(self, reference: str | int) -> Path:
+        """The local folder of a version's bundle, fetched from the server where it is not local."""
+        source = self.get(reference).source
+        parsed = urlparse(source)
+        if parsed.scheme in ("", "file"):
+            path = Path(unquote(parsed.path))
+            if not (path / "manifest.json").is_file():
+                raise InvalidBundle(f"the bundle of {reference} is no longer at {path}: register it again")
+            return path
+        from mlflow.artifacts import download_artifacts
+
+        return Path(download_artifacts(artifact_uri=source, tracking_uri=self.uri))
+
+    def _log_run(
+        self,
+        bundle: Path,
+        manifest: Mapping[str, Any],
+        numbers: Mapping[str, float],
+        params: Mapping[str, Any],
+        card: str,
+        cases: Path | None,
+    ) -> tuple[str, str]:
+        from mlflow.entities import Metric, Param
+
+        run = self.client.create_run(self._experiment(), run_name=str(manifest.get("version", bundle.name)))
+        run_id, now = run.info.run_id, run.info.start_time
+        try:
+            metrics = [Metric(metric_name(k), v, now, 0) for k, v in numbers.items()]
+            settings = [Param(metric_name(k), str(v)[:MAX_PARAM]) for k, v in flatten(params).items()]
+            for start in range(0, max(len(metrics), len(settings)), 100):
+                end = start + 100
+                self.client.log_batch(run_id, metrics[start:end], settings[start:end])
+            self.client.log_text(run_id, card, "model_card.md")
+            self.client.log_dict(run_id, dict(numbers), "figures.json")
+            if cases is not None:
+                self.client.log_artifact(run_id, str(cases), "evaluation")
+            self.client.log_artifacts(run_id, str(bundle), "bundle")
+        except BaseException:
+            self.client.set_terminated(run_id, "FAILED")
+            raise
+        self.client.set_terminated(run_id, "FINISHED")
+        return run_id, f"{run.info.artifact_uri}/bundle"
+
+    def _experiment(self) -> str:
+        found = self.client.get_experiment_by_name(MODEL)
+        if found is not None:
+            return str(found.experiment_id)
+        place = None
+        if not str(self.location).startswith("http"):
+            place = (Path(self.location).resolve() / "artifacts").as_uri()
+        return str(self.client.create_experiment(MODEL, artifact_location=place))
+
+    def _ensure_model(self) -> None:
+        if self._model() is None:
+            self.client.create_registered_model(MODEL, description="Two-stage recommender bundles of Longtail.")
+
+    def _decide(self, version: Version, margin: float) -> None:
+        champion = self.champion()
+        if champion is None:
+            wins, why = True, "the first version"
+        else:
+            needed = champion.figures.get(version.metric, float("-inf"))
+            needed += abs(needed) * margin if needed > float("-inf") else 0.0
+            wins = version.value > needed
+            why = f"{version.metric} {version.value:.4f}, needed more than {needed:.4f} (version {champion.number})"
+        if wins:
+            self._crown(version.number, [*self._history(), version.number])
+        else:
+            self.client.set_registered_model_alias(MODEL, CHALLENGER, str(version.number))
+        role = CHAMPION if wins else CHALLENGER
+        self.client.set_model_version_tag(MODEL, str(version.number), "decision", f"{role}: {why}")
+
+    def _crown(self, number: int, history: list[int]) -> None:
+        """Move `champion`; the history is written first, so that a kill in between loses no way back."""
+        self.client.set_registered_model_tag(MODEL, HISTORY_TAG, json.dumps(history[-100:]))
+        self.client.set_registered_model_alias(MODEL, CHAMPION, str(number))
+        if self._aliases().get(CHALLENGER) == number:
+            self.client.delete_registered_model_alias(MODEL, CHALLENGER)
+
+    def _history(self) -> list[int]:
+        model = self._model()
+        return [int(n) for n in json.loads(model.tags.get(HISTORY_TAG, "[]"))] if model else []
+
+    def _aliases(self) -> dict[str, int]:
+        model = self._model()
+        return {name: int(number) for name, number in model.aliases.items()} if model else {}
+
+    def _model(self) -> RegisteredModel | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_registered_model(MODEL)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+
+    def _with_digest(self, digest: str) -> ModelVersion | None:
+        found = self.client.search_model_versions(f"name='{MODEL}'", max_results=10_000)
+        return next((v for v in found if v.tags.get("digest") == digest), None)
+
+
+def register(
+    bundle: Path,
+    figures: Mapping[str, Any],
+    params: Mapping[str, Any],
+    model_card: str,
+    data_fingerprint: str,
+    tracking_folder: Path | str,
+    *,
+    metric: str = "ndcg@10",
+    margin: float = 0.0,
+    cases: Path | None = None,
+) -> Version:
+    """`Registry(tracking_folder).register(...)`."""
+    return Registry(tracking_folder).register(
+        bundle, figures, params, model_card, data_fingerprint, metric=metric, margin=margin, cases=cases
+    )

@@ -1,0 +1,123 @@
+"""The registry on a real MLflow database with tiny bundles."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from longtail.errors import InvalidBundle, InvalidInput
+from longtail.registry import Registry, model_card, register
+
+
+def write_bundle(folder: Path, version: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, "version": version}))
+    (folder / "catalogue").mkdir()
+    (folder / "catalogue" / "items.txt").write_text(version)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A registry of four bundles, registered one after the other with a margin of five per cent, and their folder."""
+    root = tmp_path_factory.mktemp("registry")
+    for name, ndcg in (("first", 0.20), ("hardly", 0.205), ("better", 0.30), ("worse", 0.10)):
+        bundle = write_bundle(root / name, name)
+        figures = {"ndcg@10": ndcg, "cold": {"recall@20": ndcg / 2}, "note": "text is no figure", "empty": math.nan}
+        register(
+            bundle, figures, {"seed": 1, "ranker": {"trees": 9}}, f"# {name}", "f00d", root / "mlflow", margin=0.05
+        )
+    return Registry(root / "mlflow"), root
+
+
+def roles(registry: Registry) -> dict[int, tuple[str, ...]]:
+    return {version.number: version.aliases for version in registry.versions()}
+
+
+def test_only_a_clear_lead_makes_a_champion(shop):
+    registry, _ = shop
+    assert [v.bundle_version for v in registry.versions()] == ["worse", "better", "hardly", "first"]
+    assert roles(registry) == {4: ("challenger",), 3: ("champion",), 2: (), 1: ()}
+    assert registry.get(2).decision.startswith("challenger: ndcg@10 0.2050, needed more than 0.2100")
+    assert registry.champion().value == pytest.approx(0.30)
+
+
+def test_a_version_carries_what_it_was_made_of(shop):
+    registry, root = shop
+    version = registry.get("champion")
+    assert version.figures == {"ndcg@10": 0.3, "cold.recall@20": 0.15}
+    assert version.data_fingerprint == "f00d"
+    run = registry.client.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["ndcg_at_10"] == pytest.approx(0.3)
+    assert run.data.params == {"seed": "1", "ranker.trees": "9"}
+    shutil.rmtree(root / "better")  # the registry keeps its own copy
+    resolved = registry.resolve("champion")
+    assert (resolved / "catalogue" / "items.txt").read_text() == "better"
+    assert resolved == registry.resolve(3) == registry.resolve("v3")
+
+
+def test_registering_the_same_bundle_again_changes_nothing(shop):
+    registry, root = shop
+    before = roles(registry)
+    again = register(root / "worse", {"ndcg@10": 0.9}, {}, "# again", "f00d", root / "mlflow")
+    assert again.number == 4
+    assert roles(registry) == before
+
+
+def test_promote_and_roll_back(shop):
+    registry, _ = shop
+    assert registry.promote(4).aliases == ("champion",)
+    assert registry.promote("4").aliases == ("champion",)  # twice is once
+    assert registry.rollback().number == 3
+    assert roles(registry) == {4: ("challenger",), 3: ("champion",), 2: (), 1: ()}
+    assert registry.rollback().number == 1
+    with pytest.raises(InvalidInput, match="nothing to roll back to"):
+        registry.rollback()
+    assert registry.champion().number == 1
+
+
+def test_unknown_versions_and_broken_bundles_say_so(shop, tmp_path):
+    registry, _ = shop
+    with pytest.raises(InvalidInput, match="no version or alias 'blue'.*versions: 1, 2, 3, 4"):
+        registry.resolve("blue")
+    with pytest.raises(InvalidBundle, match=r"no manifest\.json"):
+        registry.register(tmp_path, {"ndcg@10": 1.0}, {}, "", "")
+    (tmp_path / "manifest.json").write_text("[")
+    with pytest.raises(InvalidBundle, match="cannot be read"):
+        registry.register(tmp_path, {"ndcg@10": 1.0}, {}, "", "")
+    with pytest.raises(InvalidInput, match="no 'ndcg@10': choose one of hit@10"):
+        registry.register(write_bundle(tmp_path / "b", "b"), {"hit@10": 1.0}, {}, "", "")
+    assert len(registry.versions()) == 4
+
+
+def test_a_registration_cut_short_before_its_decision_is_completed(shop, tmp_path, monkeypatch):
+    registry, root = shop
+    bundle = write_bundle(tmp_path / "cut", "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "_decide", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            registry.register(bundle, {"ndcg@10": 0.9}, {}, "", "")
+    assert roles(registry)[5] == ()
+    assert registry.register(bundle, {"ndcg@10": 0.9}, {}, "", "").aliases == ("champion",)
+    assert len(registry.versions()) == 5
+
+
+def test_an_empty_registry_says_what_to_do(tmp_path):
+    registry = Registry(tmp_path)
+    assert registry.versions() == []
+    assert registry.champion() is None
+    with pytest.raises(InvalidInput, match="none yet: run `longtail train`"):
+        registry.get("champion")
+    with pytest.raises(InvalidInput, match="nothing to roll back to"):
+        registry.rollback()
+
+
+def test_the_model_card_shows_data_figures_and_parameters():
+    card = model_card("v7", {"ndcg@10": 0.123456, "cold": {"hit@10": 1}}, {"a|b": None}, {"events": 10}, "f00d")
+    assert "longtail v7" in card
+    assert "| ndcg@10 | 0.1235 |" in card
+    assert "| cold.hit@10 | 1 |" in card
+    assert "| fingerprint | f00d |" in card
