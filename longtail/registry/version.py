@@ -18,7 +18,7 @@ MAX_TAG = 5000
 
 @dataclass(frozen=True)
 class Version:
-    """One registered bundle: `figures` flat by dotted name, `aliases` the roles it holds, `created` in ms since 1970."""
+    """One registered bundle: `figures` flat by dotted name, `aliases` its roles, `created` in ms since 1970."""
 
     number: int
     bundle_version: str
