@@ -1,0 +1,308 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from longtail.reranking import BoundRules, PersonView, Rules, rerank
+from longtail.reranking.filters import counts, eligibility
+from tests.reranking.shop import NOW, catalogue, view
+
+SHOP = catalogue(60)
+VIEW = view(60, dimension=4)
+
+rules_files = st.fixed_dictionaries(
+    {
+        "filters": st.fixed_dictionaries({"exclude_bought": st.booleans(), "exclude_seen": st.booleans()}),
+        "caps": st.fixed_dictionaries(
+            {
+                "category": st.none() | st.integers(1, 4),
+                "brand": st.none() | st.integers(1, 4),
+                "within": st.integers(1, 15),
+                "relax": st.booleans(),
+            }
+        ),
+        "diversity": st.fixed_dictionaries(
+            {"lambda": st.floats(0, 1), "similarity": st.sampled_from(["attributes", "vectors"])}
+        ),
+        "freshness": st.fixed_dictionaries({"strength": st.floats(0, 5)}),
+        "exploration": st.fixed_dictionaries(
+            {
+                "epsilon": st.floats(0, 1),
+                "skip_first": st.integers(0, 3),
+                "pool": st.integers(1, 30),
+                "temperature": st.none() | st.floats(0.01, 10),
+            }
+        ),
+        "boosts": st.lists(
+            st.fixed_dictionaries(
+                {"name": st.just("b"), "category": st.sampled_from(["kitchen", "toys"]), "factor": st.floats(0.1, 900)}
+            ),
+            max_size=2,
+        ),
+        "block": st.lists(st.fixed_dictionaries({"brand": st.sampled_from(["acme", "bolt"])}), max_size=1),
+    }
+)
+people = st.builds(
+    PersonView,
+    region=st.integers(-1, 2),
+    age=st.integers(-1, 30),
+    bought=st.lists(st.integers(0, 59)).map(lambda v: np.array(v, np.int64)),
+    seen=st.lists(st.integers(0, 59)).map(lambda v: np.array(v, np.int64)),
+)
+wild = st.floats(-1e6, 1e6, width=32) | st.sampled_from([np.nan, -np.inf, np.inf])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    file=rules_files,
+    person=people,
+    pairs=st.lists(st.tuples(st.integers(-1, 70), wild), max_size=60),
+    k=st.integers(0, 30),
+    linear=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_every_list_is_a_safe_capped_subset_without_repeats(file, person, pairs, k, linear, seed):
+    rules = Rules.model_validate(file).bind(SHOP)
+    items = np.array([i for i, _ in pairs], np.int64)
+    scores = np.array([s for _, s in pairs], np.float32)
+    out = rerank(scores, items, VIEW, person, rules, np.random.default_rng(seed), NOW, k, linear)
+
+    assert len(out.order) <= k
+    assert len(np.unique(out.items)) == len(out.items)
+    assert np.array_equal(out.items, items[out.order])
+    assert (eligibility(out.items, VIEW, PersonView(person.region, person.age)) == 0).all()
+    assert np.isfinite(out.scores).all()
+    assert ((out.propensity > 0) & (out.propensity <= 1)).all()
+    assert len(out.rules_applied) == len(out.propensity) == len(out.items)
+    if rules.rules.filters.exclude_bought:
+        assert not np.isin(out.items, person.bought).any()
+    if rules.rules.filters.exclude_seen:
+        assert not np.isin(out.items, person.seen).any()
+    for target in file["block"]:
+        assert (SHOP.frame["brand"].to_numpy(object)[out.items] != target["brand"]).all()
+
+    eligible = len(items) - sum(out.dropped.values())
+    caps = rules.rules.caps
+    if caps.relax:
+        assert len(out.items) == min(k, eligible)
+    relaxed = np.array(["caps_relaxed" in names for names in out.rules_applied], bool)
+    assert caps.relax or not relaxed.any()
+    for limit, codes in ((caps.category, VIEW.category), (caps.brand, VIEW.brand)):
+        if limit is not None:
+            head = codes[out.items[: caps.within]][~relaxed[: caps.within]]
+            assert all((head == code).sum() <= limit for code in np.unique(head[head >= 0]))
+
+
+def plain(**sections) -> BoundRules:
+    return Rules.model_validate(sections).bind(SHOP)
+
+
+def open_view():
+    """A view in which every item may be shown."""
+    v = view(60, dimension=4)
+    v.in_stock[:] = True
+    v.everywhere[:] = True
+    v.min_age[:] = 0
+    return v
+
+
+OPEN = open_view()
+RNG = np.random.default_rng
+
+
+def run(scores, rules, items=None, rng=None, k=10, **more):
+    items = np.arange(len(scores)) if items is None else np.asarray(items)
+    return rerank(np.asarray(scores, np.float32), items, OPEN, PersonView(), rules, rng or RNG(0), NOW, k, **more)
+
+
+def test_without_rules_the_order_is_by_score_and_ties_go_to_the_smaller_item():
+    out = run([1, 3, 3, 2], plain(), items=[9, 8, 4, 5])
+    assert out.items.tolist() == [4, 8, 5, 9]
+    assert out.propensity.tolist() == [1, 1, 1, 1]
+    assert out.rules_applied == [()] * 4
+
+
+def test_each_drop_is_counted_once_under_its_first_reason():
+    v = view(4)
+    v.in_stock[:] = [True, False, True, True]
+    v.everywhere[:] = True
+    v.min_age[:] = [0, 18, 18, 0]
+    person = PersonView(bought=np.array([3]), age=17)
+    reason = eligibility(np.array([0, 1, 2, 3, 0, -1, 4]), v, person, exclude_bought=True)
+    assert counts(reason) == {"unknown": 2, "duplicate": 1, "stock": 1, "age": 1, "bought": 1}
+
+
+def test_an_unknown_region_or_age_meets_no_restriction():
+    v = open_view()
+    v.everywhere[0] = False
+    v.min_age[1] = 18
+    items = np.array([0, 1, 2])
+    assert eligibility(items, v, PersonView()).astype(bool).tolist() == [True, True, False]
+    v.regions[0, 0] = 0b10
+    assert eligibility(items, v, PersonView(region=1, age=18)).tolist() == [0, 0, 0]
+    assert eligibility(items, v, PersonView(region=0, age=18)).astype(bool).tolist() == [True, False, False]
+
+
+def test_more_regions_than_one_word_holds():
+    from longtail.events import Catalogue
+    from longtail.reranking import ItemView
+
+    shop = catalogue(100)
+    frame = shop.frame.assign(regions=[[f"r{i:03d}"] for i in range(100)], in_stock=True, min_age=0)
+    v = ItemView.from_catalogue(Catalogue.from_frame(frame))
+    person = PersonView(region=v.region_code("r077"))
+    assert np.flatnonzero(eligibility(np.arange(100), v, person) == 0).tolist() == [77]
+    assert v.region_code("atlantis") == -1 and v.region_code(None) == -1
+
+
+def test_a_boost_lifts_negative_scores_too_and_ends_on_its_day():
+    rules = plain(boosts=[{"name": "sale", "items": ["i1"], "factor": 10, "end": "2023-11-15"}])
+    assert run([-5.0, -6.0, -9.0], rules).items.tolist() == [1, 0, 2]
+    assert run([-5.0, -6.0, -9.0], rules).rules_applied[0] == ("boost:sale",)
+    late = rerank(
+        np.array([-5.0, -6.0], np.float32), np.arange(2), OPEN, PersonView(), rules, RNG(0), NOW + 86_400_000_000, 2
+    )
+    assert late.items.tolist() == [0, 1]
+
+
+def test_linear_scores_are_multiplied_by_the_factor():
+    rules = plain(boosts=[{"name": "sale", "items": ["i1"], "factor": 3}])
+    assert run([0.5, 0.2, 0.1], rules, linear_scores=True).items.tolist() == [1, 0, 2]
+    rules = plain(boosts=[{"name": "sale", "items": ["i1"], "factor": 2}])
+    assert run([0.5, 0.2, 0.1], rules, linear_scores=True).items.tolist() == [0, 1, 2]
+
+
+def test_freshness_halves_with_age():
+    from longtail.reranking.boosts import freshness_factor
+
+    day = 86_400_000_000
+    factors = freshness_factor(np.array([NOW, NOW - 7 * day, NOW - 14 * day, -1, NOW + day]), NOW, 7, 1.0)
+    assert factors.tolist() == [2.0, 1.5, 1.25, 1.0, 2.0]
+
+
+def test_a_score_that_is_not_a_number_ranks_last():
+    assert run([np.nan, 1, 2], plain()).items.tolist() == [2, 1, 0]
+    assert len(run([np.nan, np.nan], plain()).items) == 2
+
+
+def test_mmr_brings_in_another_category_that_relevance_alone_leaves_out():
+    v = open_view()
+    v.category[:4] = [0, 0, 0, 1]
+    v.top_category[:4] = [0, 0, 0, 1]
+    v.brand[:4] = [0, 0, 0, 1]
+    scores = np.array([4, 3.9, 3.8, 3.0], np.float32)
+    out = rerank(scores, np.arange(4), v, PersonView(), plain(diversity={"lambda": 0.5}), RNG(0), NOW, 2)
+    assert out.items.tolist() == [0, 3]
+    assert out.rules_applied[1] == ("diversity",)
+
+
+def test_mmr_equals_the_textbook_loop_on_vectors():
+    from longtail.reranking.diversity import by_vectors, mmr, unit_range
+
+    rng = RNG(3)
+    vectors = rng.normal(size=(30, 5))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    scores = rng.normal(size=30).astype(np.float32)
+    relevance, chosen = unit_range(scores), []
+    for _ in range(12):
+        def value(i):
+            return 0.6 * relevance[i] - 0.4 * max((max(vectors[i] @ vectors[j], 0) for j in chosen), default=0)
+        chosen.append(max((i for i in range(30) if i not in chosen), key=value))
+    assert mmr(scores, by_vectors(vectors), 0.6, 12).tolist() == chosen
+
+
+def test_a_strict_cap_ends_the_list_and_a_relaxed_one_fills_it():
+    v = open_view()
+    v.category[:5] = 0
+    v.brand[:5] = -1
+    strict = plain(caps={"category": 2, "within": 5, "relax": False})
+    assert len(rerank(np.arange(5.0), np.arange(5), v, PersonView(), strict, RNG(0), NOW, 5).items) == 2
+    relaxed = plain(caps={"category": 2, "within": 5})
+    out = rerank(np.arange(5.0), np.arange(5), v, PersonView(), relaxed, RNG(0), NOW, 5)
+    assert out.items.tolist() == [4, 3, 2, 1, 0]
+    assert [("caps_relaxed" in names) for names in out.rules_applied] == [False, False, True, True, True]
+
+
+def test_apply_caps_agrees_with_over_cap():
+    from longtail.reranking.caps import apply_caps, over_cap
+
+    rng = RNG(5)
+    codes = rng.integers(-1, 6, 200).astype(np.int32)
+    order = rng.permutation(200)
+    out = apply_caps(order, [codes], [2], k=50, within=12)
+    assert not over_cap(codes[out[:12]], 2).any()
+    assert over_cap(codes[order[:50]], 2).any()
+    assert len(np.unique(out)) == 50
+
+
+@pytest.mark.parametrize("temperature", [None, 0.5])
+@pytest.mark.parametrize("caps", [{}, {"category": 1, "within": 2}])
+def test_propensities_match_how_often_items_are_shown(temperature, caps):
+    """The logged propensity is the chance of the item at its place given the items above it."""
+    rules = plain(exploration={"epsilon": 0.4, "pool": 4, "temperature": temperature}, caps=caps)
+    scores = [-3.0, -2.0, -1.0, -1.5, -2.5]
+    rng, n = RNG(7), 6000
+    shown: dict[tuple[int, ...], int] = {}
+    logged: dict[tuple[int, ...], float] = {}
+    for _ in range(n):
+        out = run(scores, rules, rng=rng, k=3)
+        for place in range(3):
+            prefix = tuple(out.items[: place + 1].tolist())
+            shown[prefix] = shown.get(prefix, 0) + 1
+            assert logged.setdefault(prefix, float(out.propensity[place])) == float(out.propensity[place])
+    for prefix, count in shown.items():
+        above = shown.get(prefix[:-1], n)
+        p = logged[prefix]
+        assert abs(count / above - p) < 5 * np.sqrt(p * (1 - p) / above) + 1e-9
+    for prefix, count in shown.items():
+        if count > 500 and len(prefix) < 3:
+            assert sum(p for deeper, p in logged.items() if deeper[:-1] == prefix) == pytest.approx(1, abs=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    worth=st.lists(st.floats(-1000, 1000, width=32), min_size=1, max_size=20),
+    epsilon=st.floats(0, 1),
+    temperature=st.none() | st.floats(0.01, 100),
+    data=st.data(),
+)
+def test_propensities_of_one_place_sum_to_one(worth, epsilon, temperature, data):
+    from longtail.reranking.exploration import propensities, propensity, sampling_log_odds
+
+    log_odds = sampling_log_odds(np.array(worth, np.float32), temperature)
+    pool = np.array(data.draw(st.lists(st.booleans(), min_size=len(worth), max_size=len(worth))))
+    greedy = data.draw(st.integers(0, len(worth) - 1))
+    pool[greedy] = True
+    p = propensities(log_odds, pool, greedy, epsilon)
+    assert p.sum() == pytest.approx(1)
+    assert (p[~pool] == 0).all()
+    assert [propensity(log_odds, pool, greedy, i, epsilon) for i in range(len(p))] == pytest.approx(p.tolist())
+
+
+def test_gumbel_top_k_prefers_the_higher_score_when_all_are_negative():
+    from longtail.reranking.exploration import gumbel_top_k
+
+    log_odds = np.array([-1.0, -2.0, -800.0])
+    first = np.array([gumbel_top_k(log_odds, 2, RNG(s))[0] for s in range(2000)])
+    assert (first == 0).mean() == pytest.approx(1 / (1 + np.exp(-1)), abs=0.04)
+    assert (first != 2).all()
+
+
+def test_first_places_are_spared_from_exploration():
+    rules = plain(exploration={"epsilon": 1.0, "skip_first": 2})
+    firsts = {tuple(run(np.arange(30.0), rules, rng=RNG(s)).items[:2].tolist()) for s in range(20)}
+    assert firsts == {(29, 28)}
+    assert len({tuple(run(np.arange(30.0), rules, rng=RNG(s)).items.tolist()) for s in range(20)}) > 1
+
+
+def test_the_same_seed_gives_the_same_list():
+    rules = plain(exploration={"epsilon": 0.5}, diversity={"lambda": 0.7})
+    scores = RNG(1).normal(size=60)
+    assert run(scores, rules, rng=RNG(4)).items.tolist() == run(scores, rules, rng=RNG(4)).items.tolist()
+
+
+def test_no_candidates_and_an_empty_catalogue_give_an_empty_list():
+    assert len(run([], plain()).items) == 0
+    out = rerank(np.ones(2, np.float32), np.arange(2), view(60).take(np.empty(0, int)), PersonView(), plain(), RNG(0),
+                 NOW, 5)  # fmt: skip
+    assert len(out.items) == 0 and out.dropped == {"unknown": 2}
