@@ -28,7 +28,7 @@ class PolicyContext:
 class PopularTaste:
     """Softmax over log popularity and the taste of the person's group: a shop that leans to its bestsellers."""
 
-    def __init__(self, truth: Truth, seed: int, groups: int = 16, popularity: float = 0.75, taste: float = 0.9) -> None:
+    def __init__(self, truth: Truth, seed: int, groups: int = 16, popularity: float = 0.6, taste: float = 0.9) -> None:
         rng = np.random.default_rng([seed, 3])
         vectors = truth.user_vector
         self.centre = vectors[rng.integers(0, len(vectors), groups)]

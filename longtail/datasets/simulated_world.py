@@ -140,9 +140,9 @@ def build_world(
     truth = Truth(
         start_us, np.array([f"u{n:07d}" for n in range(users)]), np.array([f"i{n:06d}" for n in range(items)]),
         *_people(rng, users, leaf_vector, drift), item_vector.astype(np.float32),
-        rng.gumbel(0, 0.42, items).astype(np.float32), (typical[leaf] + relative).astype(np.float32),
+        rng.gumbel(0, 0.32, items).astype(np.float32), (typical[leaf] + relative).astype(np.float32),
         relative.astype(np.float32), rng.normal(0, 0.6, users).astype(np.float32),
-        rng.gamma(2, 0.2, users).astype(np.float32), rng.gamma(1.5, 0.25, users).astype(np.float32),
+        rng.gamma(2, 0.15, users).astype(np.float32), rng.gamma(1.5, 0.25, users).astype(np.float32),
         leaf.astype(np.int32), leaf_top[leaf].astype(np.int32), brand,
         np.array([LEAVES[p][1] for p in paths])[leaf], created.astype(np.int32), retired.astype(np.int32),
         rng.choice(regions, users, p=_shares(regions)).astype(np.int32), sold_in,
@@ -166,7 +166,7 @@ def _people(rng: np.random.Generator, n: int, leaf_vector: np.ndarray, drift: Dr
     def draw() -> np.ndarray:
         loved = leaf_vector[rng.integers(0, len(leaf_vector), (n, 3))] * np.array([1.0, 0.7, 0.45])[:, None]
         mixed = loved.sum(1) + 1.1 * rng.normal(size=(n, DIM))
-        return mixed / np.linalg.norm(mixed, axis=1, keepdims=True) * np.sqrt(DIM) * 0.95
+        return mixed / np.linalg.norm(mixed, axis=1, keepdims=True) * np.sqrt(DIM) * 1.3
 
     before, new = draw(), draw()
     x = drift.tastes if drift else 0.0

@@ -189,7 +189,7 @@ class _Shop:
         items, chance = self.policy(day, base["user"], context)
         shown = items >= 0
         want = self._want(day, base["user"][:, None], np.maximum(items, 0), base["intent"][:, None])
-        attractive = rng.random(items.shape) < 1 / (1 + np.exp(-1.6 * (want - 2.0)))
+        attractive = rng.random(items.shape) < 1 / (1 + np.exp(-1.5 * (want - 2.7)))
         clicked = shown & attractive & (rng.random(items.shape) < truth.examination[:k])
         r, p = np.nonzero(shown)
         surface = np.where(nth == 0, 0, 1)
@@ -203,7 +203,7 @@ class _Shop:
     def _own_ways(self, day: int, visit: dict[str, np.ndarray], eligible: np.ndarray, log: DayLog) -> None:
         """What people find by themselves (search), mostly what they truly want, now and then what they bought before."""
         rng, truth = self.rng, self.truth
-        views = rng.poisson(1.1, len(visit["user"]))
+        views = rng.poisson(1.4, len(visit["user"]))
         base = _take(visit, np.repeat(np.arange(len(views)), views))
         n = len(base["user"])
         base["time"] = base["time"] + rng.integers(5_000_000, 400_000_000, n)
@@ -233,11 +233,11 @@ class _Shop:
     ) -> None:  # fmt: skip
         """From a click or view on: cart, purchase, and later perhaps a return or a rating."""
         rng, truth, drift = self.rng, self.truth, self.config.drift
-        chosen = np.flatnonzero(rng.random(len(items)) < 0.5 / (1 + np.exp(-1.4 * (want - 1.4))))
+        chosen = np.flatnonzero(rng.random(len(items)) < 0.35 / (1 + np.exp(-1.4 * (want - 1.5))))
         place = None if position is None else position[chosen]
         base, items, want = _take(base, chosen), items[chosen], want[chosen]
         base = log.add("add_to_cart", base, items, rng.integers(8_000_000, 40_000_000, len(items)), position=place)
-        bought = np.flatnonzero(rng.random(len(items)) < 0.6)
+        bought = np.flatnonzero(rng.random(len(items)) < 0.5)
         place = None if place is None else place[bought]
         base, items, want = _take(base, bought), items[bought], want[bought]
         factor = drift.prices if drift and day >= drift.start_day else 1.0
