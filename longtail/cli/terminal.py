@@ -1,0 +1,34 @@
+"""How every command ends: one clear line and an exit code for a user's mistake, a traceback only for ours."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from longtail.errors import LongtailError
+
+INTERRUPTED = 130
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn a `LongtailError` into its message on stderr and its exit code, Ctrl-C into exit code 130.
+
+    `LONGTAIL_DEBUG=1` lets the traceback through.
+    """
+    try:
+        yield
+    except LongtailError as error:
+        if os.environ.get("LONGTAIL_DEBUG"):
+            raise
+        print(f"longtail: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("longtail: stopped", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader of a pipe left: what it did not read it did not want.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
