@@ -6,12 +6,15 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
+
+import numpy as np
 
 from longtail.errors import InvalidBundle, InvalidInput
 from longtail.registry.card import flatten
@@ -25,6 +28,7 @@ MODEL = "longtail"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 HISTORY_TAG = "champions"  # versions that were champion, oldest first: what a rollback goes back along
+CASES = Path("evaluation/cases.npy")
 MAX_PARAM = 500
 
 
@@ -38,20 +42,31 @@ class Registry:
     def client(self) -> MlflowClient:
         """MLflow's client on this registry; the first use of a folder makes its database."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        for noisy in ("alembic", "mlflow"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        logging.getLogger("alembic").setLevel(logging.WARNING)
         from mlflow import MlflowClient
 
+        if not self.remote:
+            Path(self.location).mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     @property
     def uri(self) -> str:
         """The tracking URI to open with `mlflow ui --backend-store-uri`."""
-        if str(self.location).startswith(("http://", "https://")):
+        if self.remote:
             return str(self.location)
-        folder = Path(self.location).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        return f"sqlite:///{folder}/mlflow.db"  # MLflow resolves a relative path against whoever reads it
+        # MLflow resolves a relative path against whoever reads it.
+        return f"sqlite:///{Path(self.location).resolve()}/mlflow.db"
+
+    @property
+    def remote(self) -> bool:
+        """Whether the registry is a server."""
+        return str(self.location).startswith(("http://", "https://"))
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was ever registered in this folder; looking makes no database."""
+        return not self.remote and not (Path(self.location) / "mlflow.db").is_file()
 
     def register(
         self,
@@ -63,12 +78,13 @@ class Registry:
         *,
         metric: str = "ndcg@10",
         margin: float = 0.0,
-        cases: Path | None = None,
+        cases: np.ndarray | None = None,
     ) -> Version:
         """Store a bundle as the next version and let it take the role it earned.
 
-        It becomes champion when there is none, or when its `metric` exceeds the champion's by more than `margin` (a
-        share of the champion's); else challenger. Registering the same bundle again returns the version it already has.
+        It becomes champion when there is none or its `metric` exceeds the champion's by `margin`; else challenger.
+        Where both were judged on the same cases, the lead must also be more than chance. Registering the same bundle
+        again returns the version it already has.
 
         Args:
             bundle: folder with `manifest.json`.
@@ -77,8 +93,9 @@ class Registry:
             model_card: Markdown.
             data_fingerprint: identifies the data it was trained on.
             metric: dotted name of the figure that decides.
-            margin: relative lead that is needed, such as 0.01.
-            cases: the evaluation's per-case results, kept beside the bundle for paired comparisons.
+            margin: lead that is needed, in units of the metric.
+            cases: `metric` of each evaluated request, float [B]; versions with the same `data_fingerprint` are taken to
+                be judged on the same requests.
 
         Raises:
             InvalidBundle: the folder holds no readable manifest.
@@ -107,6 +124,8 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """All versions, newest first."""
+        if self.empty:
+            return []
         found = self.client.search_model_versions(f"name='{MODEL}'", max_results=10_000)
         aliases = self._aliases()
         return sorted((Version.of(v, aliases) for v in found), key=lambda v: -v.number)
@@ -171,7 +190,7 @@ class Registry:
         numbers: Mapping[str, float],
         params: Mapping[str, Any],
         card: str,
-        cases: Path | None,
+        cases: np.ndarray | None,
     ) -> tuple[str, str]:
         from mlflow.entities import Metric, Param
 
@@ -186,7 +205,9 @@ class Registry:
             self.client.log_text(run_id, card, "model_card.md")
             self.client.log_dict(run_id, dict(numbers), "figures.json")
             if cases is not None:
-                self.client.log_artifact(run_id, str(cases), "evaluation")
+                with tempfile.TemporaryDirectory() as folder:
+                    np.save(Path(folder) / CASES.name, np.asarray(cases, np.float64))
+                    self.client.log_artifacts(run_id, folder, str(CASES.parent))
             self.client.log_artifacts(run_id, str(bundle), "bundle")
         except BaseException:
             self.client.set_terminated(run_id, "FAILED")
@@ -199,7 +220,7 @@ class Registry:
         if found is not None:
             return str(found.experiment_id)
         place = None
-        if not str(self.location).startswith("http"):
+        if not self.remote:
             place = (Path(self.location).resolve() / "artifacts").as_uri()
         return str(self.client.create_experiment(MODEL, artifact_location=place))
 
@@ -208,20 +229,35 @@ class Registry:
             self.client.create_registered_model(MODEL, description="Two-stage recommender bundles of Longtail.")
 
     def _decide(self, version: Version, margin: float) -> None:
-        champion = self.champion()
-        if champion is None:
-            wins, why = True, "the first version"
-        else:
-            needed = champion.figures.get(version.metric, float("-inf"))
-            needed += abs(needed) * margin if needed > float("-inf") else 0.0
-            wins = version.value > needed
-            why = f"{version.metric} {version.value:.4f}, needed more than {needed:.4f} (version {champion.number})"
+        wins, why = self._compare(version, self.champion(), margin)
         if wins:
             self._crown(version.number, [*self._history(), version.number])
         else:
             self.client.set_registered_model_alias(MODEL, CHALLENGER, str(version.number))
         role = CHAMPION if wins else CHALLENGER
         self.client.set_model_version_tag(MODEL, str(version.number), "decision", f"{role}: {why}")
+
+    def _compare(self, version: Version, champion: Version | None, margin: float) -> tuple[bool, str]:
+        if champion is None:
+            return True, "the first version"
+        ours, theirs = self._cases(version), self._cases(champion)
+        same = version.data_fingerprint == champion.data_fingerprint and version.metric == champion.metric
+        if same and ours is not None and theirs is not None and len(ours) == len(theirs):
+            from longtail.evaluation.gate import beats
+
+            verdict = beats(ours, theirs, margin, version.metric)
+            return verdict.champion, f"against version {champion.number}, {verdict.reason}"
+        before = champion.figures.get(version.metric, float("-inf"))
+        wins = version.value > before and version.value >= before + margin
+        return wins, f"{version.metric} {version.value:.4f} against {before:.4f} of version {champion.number}"
+
+    def _cases(self, version: Version) -> np.ndarray | None:
+        """The per-case results that were kept with a version, float [B]."""
+        kept = self.client.list_artifacts(version.run_id, str(CASES.parent))
+        if not any(Path(artifact.path) == CASES for artifact in kept):
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            return np.load(self.client.download_artifacts(version.run_id, str(CASES), folder))
 
     def _crown(self, number: int, history: list[int]) -> None:
         """Move `champion`; the history is written first, so that a kill in between loses no way back."""
@@ -239,6 +275,8 @@ class Registry:
         return {name: int(number) for name, number in model.aliases.items()} if model else {}
 
     def _model(self) -> RegisteredModel | None:
+        if self.empty:
+            return None
         from mlflow.exceptions import MlflowException
 
         try:
@@ -263,7 +301,7 @@ def register(
     *,
     metric: str = "ndcg@10",
     margin: float = 0.0,
-    cases: Path | None = None,
+    cases: np.ndarray | None = None,
 ) -> Version:
     """`Registry(tracking_folder).register(...)`."""
     return Registry(tracking_folder).register(

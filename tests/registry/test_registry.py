@@ -5,10 +5,11 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from longtail.errors import InvalidBundle, InvalidInput
-from longtail.registry import Registry, model_card, register
+from longtail.registry import Registry, Version, model_card, register
 
 
 def write_bundle(folder: Path, version: str) -> Path:
@@ -21,13 +22,13 @@ def write_bundle(folder: Path, version: str) -> Path:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """A registry of four bundles, registered one after the other with a margin of five per cent, and their folder."""
+    """A registry of four bundles, registered one after the other with a margin of a hundredth, and their folder."""
     root = tmp_path_factory.mktemp("registry")
     for name, ndcg in (("first", 0.20), ("hardly", 0.205), ("better", 0.30), ("worse", 0.10)):
         bundle = write_bundle(root / name, name)
         figures = {"ndcg@10": ndcg, "cold": {"recall@20": ndcg / 2}, "note": "text is no figure", "empty": math.nan}
         register(
-            bundle, figures, {"seed": 1, "ranker": {"trees": 9}}, f"# {name}", "f00d", root / "mlflow", margin=0.05
+            bundle, figures, {"seed": 1, "ranker": {"trees": 9}}, f"# {name}", "f00d", root / "mlflow", margin=0.01
         )
     return Registry(root / "mlflow"), root
 
@@ -40,7 +41,7 @@ def test_only_a_clear_lead_makes_a_champion(shop):
     registry, _ = shop
     assert [v.bundle_version for v in registry.versions()] == ["worse", "better", "hardly", "first"]
     assert roles(registry) == {4: ("challenger",), 3: ("champion",), 2: (), 1: ()}
-    assert registry.get(2).decision.startswith("challenger: ndcg@10 0.2050, needed more than 0.2100")
+    assert registry.get(2).decision.startswith("challenger: ndcg@10 0.2050 against 0.2000 of version 1")
     assert registry.champion().value == pytest.approx(0.30)
 
 
@@ -106,13 +107,31 @@ def test_a_registration_cut_short_before_its_decision_is_completed(shop, tmp_pat
 
 
 def test_an_empty_registry_says_what_to_do(tmp_path):
-    registry = Registry(tmp_path)
+    registry = Registry(tmp_path / "new")
     assert registry.versions() == []
     assert registry.champion() is None
     with pytest.raises(InvalidInput, match="none yet: run `longtail train`"):
         registry.get("champion")
     with pytest.raises(InvalidInput, match="nothing to roll back to"):
         registry.rollback()
+    assert list(tmp_path.iterdir()) == []  # looking leaves no trace
+
+
+def test_a_lead_on_the_same_cases_must_be_more_than_chance(tmp_path):
+    rng = np.random.default_rng(0)
+    champion = rng.random(400)
+    noisy = champion + rng.normal(0.01, 0.5, 400)
+    registry = Registry(tmp_path / "mlflow")
+
+    def enter(name: str, cases: np.ndarray, mean: float | None = None) -> Version:
+        figures = {"ndcg@10": mean or float(cases.mean())}
+        return registry.register(write_bundle(tmp_path / name, name), figures, {}, "", "f00d", cases=cases)
+
+    enter("first", champion)
+    lucky = enter("lucky", noisy, mean=0.99)
+    assert lucky.aliases == ("challenger",)
+    assert "could be chance" in lucky.decision
+    assert enter("real", champion + 0.02).aliases == ("champion",)
 
 
 def test_the_model_card_shows_data_figures_and_parameters():

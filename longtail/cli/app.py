@@ -1,0 +1,45 @@
+"""The commands of `longtail`, put together."""
+
+from typing import Annotated
+
+import typer
+
+from longtail import __version__
+from longtail.cli import registry
+from longtail.cli.terminal import one_line_errors
+
+app = typer.Typer(
+    name="longtail",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"longtail {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def longtail(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """A two-stage recommender: from raw events to served lists.
+
+    The usual order: `import` (or `simulate`) a shop, `train` on it, `serve` the result, ask with `recommend`.
+    """
+
+
+app.add_typer(registry.app, name="registry")
+
+
+def main() -> None:
+    """The entry point of the `longtail` script: exit code 2 and one line for a user's mistake."""
+    with one_line_errors():
+        app()
