@@ -1,0 +1,172 @@
+"""The ranker repository in the real Triton server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from longtail.engine.ranker_repository import write_repository
+from longtail.errors import InvalidInput, Unavailable
+
+xgboost = pytest.importorskip("xgboost")
+F = 7
+
+FIL_STANDIN = '''
+import os, numpy as np, xgboost, json
+import triton_python_backend_utils as pb
+class TritonPythonModel:
+    """Reads what the FIL backend would read: its parameters and the booster file."""
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        given = {k: v["string_value"] for k, v in config["parameters"].items()}
+        assert config["backend"] == "fil" and given["is_classifier"] == "false"
+        name = {"xgboost_ubj": "xgboost.ubj"}[given["model_type"]]
+        self.booster = xgboost.Booster(model_file=os.path.join(args["model_repository"], args["model_version"], name))
+    def execute(self, requests):
+        out, self.keep = [], []
+        for r in requests:
+            x = np.from_dlpack(pb.get_input_tensor_by_name(r, "input__0"))
+            y = self.booster.inplace_predict(x).astype(np.float32).reshape(-1, 1)
+            self.keep.append(y)
+            out.append(pb.InferenceResponse([pb.Tensor.from_dlpack("output__0", y)]))
+        return out
+'''
+
+
+def booster(path: Path, seed: int = 0) -> xgboost.Booster:
+    rng = np.random.default_rng(seed)
+    data = xgboost.DMatrix(rng.normal(size=(400, F)).astype(np.float32), rng.integers(0, 4, 400))
+    data.set_group([40] * 10)
+    trained = xgboost.train({"objective": "rank:ndcg", "max_depth": 4, "nthread": 1, "seed": seed}, data, 25)
+    trained.save_model(path)
+    return trained
+
+
+def infer(port: int, rows: np.ndarray) -> np.ndarray:
+    body = {"inputs": [{"name": "input__0", "datatype": "FP32", "shape": list(rows.shape), "data": rows.ravel().tolist()}]}
+    url = f"http://127.0.0.1:{port}/v2/models/ranker/infer"
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode()), timeout=10) as reply:
+        output = json.load(reply)["outputs"][0]
+    assert output["name"] == "output__0" and output["shape"] == [len(rows), 1]
+    return np.array(output["data"], np.float32)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, xgboost.Booster]:
+    root = tmp_path_factory.mktemp("bundle")
+    trained = booster(root / "trained.ubj")
+    write_repository(root / "trained.ubj", F, root / "ranker")
+    (root / "catalogue").mkdir()
+    return root, trained
+
+
+@pytest.fixture(scope="module")
+def triton(repository, tmp_path_factory):
+    from serving.ranker.triton import Triton, wheel
+
+    try:
+        wheel()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with Triton(repository[0], tmp_path_factory.mktemp("state")) as server:
+        yield server
+
+
+def rows(n: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, F)).astype(np.float32)
+
+
+def test_scores_are_those_of_the_booster_bit_for_bit(repository, triton):
+    for n in (1, 3, 500):
+        np.testing.assert_array_equal(infer(triton.http_port, rows(n)), repository[1].inplace_predict(rows(n)))
+
+
+def test_a_response_leaves_no_error_in_the_log(triton):
+    infer(triton.http_port, rows(2))
+    assert "Traceback" not in triton.log.read_text()
+
+
+def test_missing_values_take_the_branch_they_were_trained_for(repository, triton):
+    # JSON cannot carry NaN, KServe's gRPC client can: the protocol that the recommender uses.
+    import asyncio
+
+    from kserve import InferenceGRPCClient, InferInput, InferRequest
+
+    values = rows(40)
+    values[::3, 2] = np.nan
+
+    async def ask() -> np.ndarray:
+        tensor = InferInput("input__0", list(values.shape), "FP32")
+        tensor.set_data_from_numpy(values)
+        async with InferenceGRPCClient(triton.grpc_address, retries=0, timeout=5) as client:
+            reply = await client.infer(InferRequest("ranker", [tensor]))
+        return reply.outputs[0].as_numpy()
+
+    np.testing.assert_array_equal(asyncio.run(ask())[:, 0], repository[1].inplace_predict(values))
+
+
+def test_listens_on_loopback_only(triton):
+    listening = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
+    for port in (triton.http_port, triton.grpc_port):
+        local = [line.split()[1] for line in listening.splitlines() if line.split()[1].endswith(f":{port:04X}")]
+        assert local and all(a.startswith(("0100007F", "0000000000000000FFFF00000100007F")) for a in local)
+
+
+def test_a_dead_stub_is_noticed_by_inference_and_healed_by_reload(repository, triton):
+    group = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and is_stub(p, triton.process.pid)]
+    assert group
+    for pid in group:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.2)
+    assert not triton.answers()
+    assert triton.reload()
+    np.testing.assert_array_equal(infer(triton.http_port, rows(9)), repository[1].inplace_predict(rows(9)))
+
+
+def is_stub(process: Path, parent: int) -> bool:
+    try:
+        return int((process / "stat").read_text().rsplit(")", 1)[1].split()[1]) == parent
+    except (OSError, ValueError):
+        return False
+
+
+def test_stop_leaves_no_process_and_no_shared_memory(repository, tmp_path):
+    from serving.ranker.triton import Triton
+
+    server = Triton(repository[0], tmp_path).start()
+    children = [p.name for p in Path("/proc").iterdir() if p.name.isdigit() and is_stub(p, server.process.pid)]
+    server.stop()
+    assert server.process.poll() is not None
+    assert not [c for c in children if Path("/proc", c).exists()]
+    assert not list(Path("/dev/shm").glob(f"{server._shm_prefix}*"))
+
+
+def test_the_gpu_configuration_reads_the_same_files_and_gives_the_same_scores(repository, triton, tmp_path):
+    """A stand-in for the FIL backend is put where Triton looks for it, so that the default config really loads."""
+    from serving.ranker.triton import Triton, backend_folder
+
+    backends = backend_folder(tmp_path / "triton-backends")
+    (backends / "fil").mkdir()
+    (backends / "fil" / "model.py").write_text(FIL_STANDIN)
+    with Triton(repository[0], tmp_path, config_name=None) as server:
+        np.testing.assert_array_equal(infer(server.http_port, rows(200)), infer(triton.http_port, rows(200)))
+
+
+def test_a_broken_repository_ends_in_one_error_with_the_log(tmp_path, triton):
+    from serving.ranker.triton import Triton
+
+    (tmp_path / "b" / "ranker" / "1").mkdir(parents=True)
+    with pytest.raises(Unavailable, match="did not become ready"):
+        Triton(tmp_path / "b", tmp_path / "state").start(20)
+
+
+def test_an_unusable_booster_file_is_refused(tmp_path):
+    with pytest.raises(InvalidInput, match="save_model"):
+        write_repository(tmp_path / "none.ubj", F, tmp_path / "ranker")
