@@ -1,0 +1,175 @@
+"""The torch modules of the two-tower, its loss, and the ONNX export of the user tower."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from longtail.retrieval.two_tower import GAP_BUCKETS, TwoTowerConfig
+from longtail.retrieval.two_tower_content import ContentBag
+from longtail.schema import EVENT_TYPES
+
+
+class Block(nn.Module):
+    """Pre-norm causal self-attention with a learned bias per distance, then a feed-forward layer."""
+
+    def __init__(self, dim: int, heads: int, last: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.forward_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.up, self.down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+        self.distance = nn.Parameter(torch.zeros(heads, last + 1))
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, distance: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
+        """x [B, T, d]; `distance` int64 [T, T] steps back, `future` [T, T] is -1e9 where the key is later."""
+        b, t, d = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        bias = self.distance[:, distance] + future
+        weight = torch.softmax((q @ k.transpose(-1, -2)) * (d // self.heads) ** -0.5 + bias, dim=-1)
+        x = x + self.drop(self.out((self.drop(weight) @ v).transpose(1, 2).reshape(b, t, d)))
+        return x + self.drop(self.down(F.gelu(self.up(self.forward_norm(x)))))
+
+
+class UserTower(nn.Module):
+    """History vectors in order -> one state per prefix; state 0 is the learned start of an empty history."""
+
+    def __init__(self, config: TwoTowerConfig, segments: int) -> None:
+        super().__init__()
+        d = config.dim
+        self.last = config.last
+        self.start = nn.Parameter(torch.randn(d) * 0.1)
+        self.kind, self.gap = nn.Embedding(len(EVENT_TYPES), d), nn.Embedding(GAP_BUCKETS, d)
+        self.since, self.segment = nn.Embedding(GAP_BUCKETS, d), nn.Embedding(segments + 1, d)
+        self.hour, self.weekday = nn.Embedding(24, d), nn.Embedding(7, d)
+        for table in (self.kind, self.gap, self.since, self.segment, self.hour, self.weekday):
+            nn.init.normal_(table.weight, std=0.01)
+        self.enter = nn.Linear(d, d)
+        self.blocks = nn.ModuleList(Block(d, config.heads, config.last, config.dropout) for _ in range(config.layers))
+        self.norm, self.context_norm = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.head = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, d))
+        self.drop = nn.Dropout(config.dropout)
+        steps = torch.arange(config.last + 1)
+        back = steps[:, None] - steps[None, :]
+        self.register_buffer("distance", back.clamp(min=0), persistent=False)
+        self.register_buffer("future", torch.where(back < 0, -1e9, 0.0), persistent=False)
+
+    def states(self, history: torch.Tensor, kind: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
+        """history float [B, T, d], kind and gap int64 [B, T] -> [B, T + 1, d]."""
+        x = self.enter(history) + self.kind(kind) + self.gap(gap)
+        # `expand(len(x))` would freeze the batch size of the exported graph.
+        start = self.start + torch.zeros_like(kind[:, :1])[..., None]
+        x = self.drop(torch.cat([start, x], 1))
+        t = x.shape[1]
+        for block in self.blocks:
+            x = block(x, self.distance[:t, :t], self.future[:t, :t])
+        return self.norm(x)
+
+    def vector(self, state: torch.Tensor, since: torch.Tensor, segment: torch.Tensor, hour: torch.Tensor,
+               weekday: torch.Tensor) -> torch.Tensor:  # fmt: skip
+        """State of a prefix [P, d] and the context of the request -> user vector of length one [P, d]."""
+        context = self.since(since) + self.segment(segment) + self.hour(hour) + self.weekday(weekday)
+        z = state + context
+        return F.normalize(z + self.head(self.context_norm(z)), dim=-1)
+
+    def forward(self, history, kind, gap, length, since, segment, hour, weekday):
+        """The exported graph: `length` int64 [B] picks the state that is read."""
+        states = self.states(history, kind, gap)
+        picked = states.gather(1, length.reshape(-1, 1, 1).expand(-1, 1, states.shape[2])).squeeze(1)
+        return self.vector(picked, since, segment, hour, weekday)
+
+
+class ItemTower(nn.Module):
+    """Id vector plus content tokens; without the id what is left is what a new item would get."""
+
+    def __init__(self, n_items: int, n_tokens: int, bag: ContentBag, config: TwoTowerConfig) -> None:
+        super().__init__()
+        self.id, self.content = nn.Embedding(n_items, config.dim), nn.Embedding(max(n_tokens, 1), config.dim)
+        nn.init.normal_(self.id.weight, std=config.dim**-0.5)
+        nn.init.normal_(self.content.weight, std=0.3 * config.dim**-0.5)
+        self.id_dropout = config.id_dropout
+        self.bag = bag
+
+    def forward(self, items: np.ndarray, seen: torch.Tensor | None = None) -> torch.Tensor:
+        """Vectors of length one [n, d] of distinct items int64 [n]; where `seen` is 0 the id is left out."""
+        device = self.id.weight.device
+        start, length = self.bag.indptr[items], self.bag.indptr[items + 1] - self.bag.indptr[items]
+        offsets = np.concatenate([[0], np.cumsum(length)])
+        flat = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], length)
+        identity = self.id(torch.as_tensor(items, device=device))
+        if self.training and self.id_dropout > 0:
+            identity = identity * (torch.rand(len(items), 1, device=device) >= self.id_dropout)
+        if seen is not None:
+            identity = identity * seen[:, None]
+        content = F.embedding_bag(
+            torch.as_tensor(self.bag.token[flat], device=device), self.content.weight,
+            torch.as_tensor(offsets[:-1], device=device), mode="sum",
+            per_sample_weights=torch.as_tensor(self.bag.weight[flat], device=device),
+        )  # fmt: skip
+        return F.normalize(identity + content, dim=-1)
+
+
+class SampledSoftmax(torch.autograd.Function):
+    """Weighted mean of -log p(target) with shared negatives; gradients are made in the forward pass, chunk by chunk.
+
+    A chunk's logits stay in the cache, which makes this several times faster than cross entropy on the whole matrix.
+    users [P, d], targets [P, d], negatives [C, d], log_q [C] (log of the expected count of each negative), hit int64
+    [P] (column of the target among the negatives, -1 none), weight [P] (sums to 1), half: multiply in bfloat16.
+    The target itself is not corrected: it is always there (Yi et al. 2019; Khrylchenko et al. 2025).
+    """
+
+    @staticmethod
+    def forward(ctx, users, targets, negatives, log_q, hit, weight, scale, half):
+        kind = torch.bfloat16 if half else torch.float32
+        users, targets, negatives = users.float(), targets.float(), negatives.float()
+        low = negatives.to(kind)
+        d_users, d_targets = torch.empty_like(users), torch.empty_like(targets)
+        d_negatives = torch.zeros_like(negatives)
+        loss = users.new_zeros(())
+        chunk = 512 if users.device.type == "cpu" else len(users)
+        for i in range(0, len(users), chunk):
+            u, v, w, at = users[i : i + chunk], targets[i : i + chunk], weight[i : i + chunk], hit[i : i + chunk]
+            u_low = u.to(kind)
+            logits = (u_low @ low.T).float().mul_(scale).sub_(log_q)
+            rows = torch.nonzero(at >= 0).squeeze(1)
+            logits[rows, at[rows]] = -torch.inf
+            own = (u * v).sum(1) * scale
+            top = torch.maximum(logits.amax(1), own)
+            share = logits.sub_(top[:, None]).exp_()
+            own_share = (own - top).exp()
+            total = share.sum(1) + own_share
+            loss += (w * (total.log() + top - own)).sum()
+            share.mul_((scale * w / total)[:, None])
+            own_step = (scale * w * (own_share / total - 1))[:, None]
+            share_low = share.to(kind)
+            d_users[i : i + chunk] = (share_low @ low).float() + own_step * v
+            d_targets[i : i + chunk] = own_step * u
+            d_negatives += (share_low.T @ u_low).float()
+        ctx.save_for_backward(d_users, d_targets, d_negatives)
+        return loss
+
+    @staticmethod
+    def backward(ctx, step):
+        d_users, d_targets, d_negatives = ctx.saved_tensors
+        return step * d_users, step * d_targets, step * d_negatives, None, None, None, None, None
+
+
+def export_user_tower(tower: UserTower, path: Path) -> None:
+    """Write the user tower as ONNX with a dynamic batch and `last` history places."""
+    tower = tower.cpu().float().eval()
+    ints = lambda *shape: torch.zeros(shape, dtype=torch.int64)  # noqa: E731
+    last = tower.last
+    inputs = (torch.zeros(2, last, tower.start.shape[0]), ints(2, last), ints(2, last), *(ints(2) for _ in range(5)))
+    names = ["history", "kind", "gap", "length", "since", "segment", "hour", "weekday"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            tower, inputs, str(path), input_names=names, output_names=["user"], opset_version=17, dynamo=False,
+            dynamic_axes={n: {0: "batch"} for n in [*names, "user"]},
+        )  # fmt: skip

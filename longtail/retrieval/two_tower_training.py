@@ -1,0 +1,275 @@
+"""Train the two-tower: causal sequences, sampled softmax, early stopping, resumable; what it writes needs no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from longtail.errors import InvalidInput
+from longtail.events import Catalogue, Log
+from longtail.retrieval.index import VectorIndex
+from longtail.retrieval.two_tower import TwoTowerConfig
+from longtail.retrieval.two_tower_content import ContentVocabulary
+from longtail.retrieval.two_tower_model import ItemTower, SampledSoftmax, UserTower, export_user_tower
+from longtail.retrieval.two_tower_windows import Batch, Sequences
+
+_CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass
+class _Run:
+    """The state of a training run, all of it in the checkpoint."""
+
+    epoch: int = 0
+    planned: int = 0
+    best: float = -1.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    step: int = 0
+
+
+class Trainer:
+    """One training run; `fit` goes on from the checkpoint of `folder` if it is of the same data and configuration."""
+
+    def __init__(
+        self, log: Log, catalogue: Catalogue, segment: np.ndarray, config: TwoTowerConfig, folder: Path, seed: int
+    ) -> None:
+        self.config, self.folder, self.seed = config, folder, seed
+        self.device = torch.device(_device(config.device))
+        as_of = int(log.time.max()) + 1
+        self.as_of = as_of
+        self.segments = int(segment.max(initial=-1)) + 1
+        self.sequences = Sequences.of(log, segment, config, seed)
+        self.vocabulary = ContentVocabulary.fit(catalogue, as_of, config.vocabulary)
+        self.bag = self.vocabulary.bag(catalogue, as_of)
+        torch.manual_seed(seed)
+        self.items = ItemTower(log.n_items, len(self.vocabulary), self.bag, config).to(self.device)
+        self.users = UserTower(config, self.segments).to(self.device)
+        self.modules = torch.nn.ModuleDict({"item_tower": self.items, "user_tower": self.users})
+        self.optimiser = torch.optim.AdamW(
+            self.modules.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
+        )
+        self.counts = np.bincount(log.item, minlength=log.n_items).astype(np.float64)
+        self.half = config.mixed_precision and (
+            self.device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported())
+        )
+        self.fingerprint = _fingerprint(log, config, seed)
+        self.run = _Run(planned=config.epochs)
+        self.best_weights: dict[str, torch.Tensor] = {}
+
+    def fit(self) -> None:
+        """Epochs until the plan is done, validation stops getting better, or the time is spent."""
+        self._resume()
+        run, config = self.run, self.config
+        while run.epoch < run.planned and run.epoch - run.best_epoch < config.patience:
+            started = time.perf_counter()
+            loss = self._epoch()
+            score = self.validate()
+            run.epoch += 1
+            run.seconds += time.perf_counter() - started
+            if score > run.best or not self.sequences.validation:
+                run.best, run.best_epoch = score, run.epoch
+                self.best_weights = {k: v.detach().cpu().clone() for k, v in self.modules.state_dict().items()}
+            # The learning rate falls over the planned epochs: plan as many as the pace so far lets into the time.
+            fits = int(config.max_seconds / run.seconds * run.epoch)
+            run.planned = max(run.epoch, min(config.epochs, fits))
+            self._save()
+            sys.stderr.write(f"two-tower epoch {run.epoch}/{run.planned}: loss {loss:.4f}, validation {score:.4f}, "
+                             f"{run.seconds:.0f} s\n")  # fmt: skip
+        self.modules.load_state_dict(self.best_weights)
+
+    def _epoch(self) -> float:
+        torch.manual_seed(self.seed * 100_003 + self.run.epoch)
+        self.modules.train()
+        total, weight = 0.0, 0
+        batches = self.sequences.epoch(self.run.epoch)
+        for done, batch in enumerate(_progress(batches, f"two-tower epoch {self.run.epoch + 1}")):
+            self._learning_rate((self.run.epoch + done / len(batches)) / max(self.run.planned, 1), done)
+            loss = self._loss(batch)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.users.parameters(), 1.0)
+            self.optimiser.step()
+            total, weight = total + loss.item() * len(batch.target), weight + len(batch.target)
+        return total / max(weight, 1)
+
+    def _learning_rate(self, progress: float, step: int) -> None:
+        warm = min(1.0, (step + 1) / 50) if self.run.epoch == 0 else 1.0
+        rate = self.config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        config = self.config
+        negatives, log_q = self._negatives(batch)
+        needed = np.unique(np.concatenate([batch.item.ravel(), batch.target, negatives]))
+        send = lambda a: torch.as_tensor(a, device=self.device)  # noqa: E731
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half and self.device.type == "cuda"):
+            vectors = self.items(needed)
+            history = torch.nn.functional.embedding(send(np.searchsorted(needed, batch.item)), vectors)
+            states = self.users.states(history, send(batch.kind), send(batch.gap)).flatten(0, 1)
+            users = self.users.vector(
+                states.index_select(0, send(batch.state)),
+                *(send(a) for a in (batch.since, batch.segment, batch.hour, batch.weekday)),
+            )
+        targets = torch.nn.functional.embedding(send(np.searchsorted(needed, batch.target)), vectors)
+        at = np.searchsorted(negatives, batch.target)
+        hit = np.where(negatives[np.minimum(at, len(negatives) - 1)] == batch.target, at, -1)
+        among = vectors if len(negatives) == len(needed) else torch.nn.functional.embedding(
+            send(np.searchsorted(needed, negatives)), vectors)  # fmt: skip
+        weight = send(batch.weight / batch.weight.sum())
+        return SampledSoftmax.apply(
+            users, targets, among, send(log_q), send(hit), weight, 1 / config.temperature, self.half
+        )
+
+    def _negatives(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Distinct ascending items and log of the chance that each was drawn (0: all items are there)."""
+        n, config = self.items.id.num_embeddings, self.config
+        if n <= config.full_softmax_items:
+            return np.arange(n), np.zeros(n, np.float32)
+        rng = batch.rng
+        own = rng.choice(batch.target, min(config.in_batch_negatives, len(batch.target)), replace=False)
+        uniform = rng.integers(n, size=config.uniform_negatives)
+        drawn = np.unique(np.concatenate([own, uniform]))
+        share = np.clip(self.counts[drawn] / self.counts.sum(), 0, 1)
+        missed = len(own) * np.log1p(-np.minimum(share, 1 - 1e-9)) + len(uniform) * np.log1p(-1 / n)
+        return drawn, np.log(-np.expm1(missed)).astype(np.float32)
+
+    @torch.no_grad()
+    def vectors(self) -> np.ndarray:
+        """Item vectors float32 [I, d]: content alone for an item that was never a target."""
+        self.modules.eval()
+        seen = torch.as_tensor(self.counts > 0, dtype=torch.float32, device=self.device)
+        return self.items(np.arange(len(self.counts)), seen).float().cpu().numpy()
+
+    @torch.no_grad()
+    def validation_vectors(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(user vectors [n, d], target int64 [n]) of the held-out requests."""
+        users, targets = [np.empty((0, self.config.dim), np.float32)], [np.empty(0, np.int64)]
+        self.modules.eval()
+        table = torch.as_tensor(vectors, device=self.device)
+        for batch in self.sequences.validation:
+            send = lambda a: torch.as_tensor(a, device=self.device)  # noqa: E731
+            states = self.users.states(table[send(batch.item)], send(batch.kind), send(batch.gap)).flatten(0, 1)
+            context = (send(a) for a in (batch.since, batch.segment, batch.hour, batch.weekday))
+            users.append(self.users.vector(states[send(batch.state)], *context).float().cpu().numpy())
+            targets.append(batch.target)
+        return np.concatenate(users), np.concatenate(targets)
+
+    def validate(self) -> float:
+        """Mean 1 / log2(1 + rank) of the held-out targets among all items: NDCG without a cut, so less noisy."""
+        vectors = self.vectors()
+        users, targets = self.validation_vectors(vectors)
+        if not len(users):
+            return 0.0
+        scores = users @ vectors.T
+        rank = 1 + (scores > scores[np.arange(len(targets)), targets][:, None]).sum(1)
+        return float(np.mean(1 / np.log2(1 + rank)))
+
+    def _save(self) -> None:
+        state = {
+            "fingerprint": self.fingerprint, "run": asdict(self.run), "modules": self.modules.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "best": self.best_weights,
+        }  # fmt: skip
+        part = self.folder / f"{_CHECKPOINT}.part"
+        torch.save(state, part)
+        os.replace(part, self.folder / _CHECKPOINT)
+
+    def _resume(self) -> None:
+        path = self.folder / _CHECKPOINT
+        if not path.is_file():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["fingerprint"] != self.fingerprint:
+            return
+        self.modules.load_state_dict(state["modules"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.best_weights, self.run = state["best"], _Run(**state["run"])
+
+    def export(self) -> dict:
+        """Write what serving reads; returns the figures."""
+        vectors = self.vectors()
+        queries, _ = self.validation_vectors(vectors)
+        index = VectorIndex.build(vectors, queries, kind=self.config.index_kind, seed=self.seed)
+        run = self.run
+        figures = {
+            "epochs": run.epoch, "best_epoch": run.best_epoch, "validation_ndcg": run.best, "seconds": run.seconds,
+            "items": len(vectors), "content_tokens": len(self.vocabulary), "device": str(self.device),
+            "index": asdict(index.figures),
+        }  # fmt: skip
+        index.save(self.folder)
+        _write_array(self.folder / "item_vectors.npy", vectors)
+        _write_array(self.folder / "content_table.npy", self.items.content.weight.detach().float().cpu().numpy())
+        _write_array(self.folder / "content_tokens.npy", self.vocabulary.hashes)
+        part = self.folder / "user_tower.onnx.part"
+        export_user_tower(self.users, part)
+        os.replace(part, self.folder / "user_tower.onnx")
+        content = {"price_edges": self.vocabulary.price_edges.tolist()}
+        config = {"dim": self.config.dim, "last": self.config.last, "segments": self.segments, "content": content,
+                  "as_of": self.as_of, "training": asdict(self.config), "figures": figures}  # fmt: skip
+        part = self.folder / "config.json.part"
+        part.write_text(json.dumps(config, indent=1))
+        os.replace(part, self.folder / "config.json")
+        (self.folder / _CHECKPOINT).unlink(missing_ok=True)
+        return figures
+
+
+def train_two_tower(
+    log: Log, catalogue: Catalogue, segment: np.ndarray, config: TwoTowerConfig, folder: Path, seed: int
+) -> dict:
+    """Train on positives `log` and write user_tower.onnx, item vectors, content vectors, index and config.json.
+
+    `segment` int32 [n_users] (-1 unknown). A checkpoint in `folder` of the same data, configuration and seed is gone on
+    with. Returns figures: epochs, validation_ndcg, seconds, index recall.
+
+    Raises:
+        InvalidInput: there is nothing to learn from, or the index misses its recall.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not len(log) or log.n_items < 2:
+        raise InvalidInput("the two-tower needs positive events of at least two items: import more events")
+    trainer = Trainer(log, catalogue, np.asarray(segment), config, folder, seed)
+    trainer.fit()
+    return trainer.export()
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _fingerprint(log: Log, config: TwoTowerConfig, seed: int) -> str:
+    digest = sha256(json.dumps([asdict(config), seed, log.n_users, log.n_items]).encode())
+    for array in (log.user, log.item, log.time, log.kind):
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.save(file, array)
+    os.replace(part, path)
+
+
+def _progress(batches: list[Batch], title: str) -> Iterator[Batch]:
+    """A bar on a terminal, nothing in a log (each epoch prints a line)."""
+    if not sys.stderr.isatty():
+        yield from batches
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(batches, title, console=Console(stderr=True), transient=True)
