@@ -4,9 +4,12 @@ from typing import Annotated
 
 import typer
 
+from typer.exceptions import TyperException
+
 from longtail import __version__
-from longtail.cli import registry
+from longtail.cli import benchmark, registry
 from longtail.cli.terminal import one_line_errors
+from longtail.errors import InvalidInput
 
 app = typer.Typer(
     name="longtail",
@@ -37,9 +40,20 @@ def longtail(
 
 
 app.add_typer(registry.app, name="registry")
+app.command()(benchmark.benchmark)
 
 
 def main() -> None:
     """The entry point of the `longtail` script: exit code 2 and one line for a user's mistake."""
     with one_line_errors():
-        app()
+        try:
+            code = app(prog_name="longtail", standalone_mode=False)
+        except TyperException as error:
+            raise InvalidInput(_in_one_line(error)) from None
+    raise SystemExit(code or 0)
+
+
+def _in_one_line(error: TyperException) -> str:
+    message = " ".join(error.format_message().split()) or "name a command"
+    context = getattr(error, "ctx", None)
+    return f"{message} (see `{context.command_path if context else 'longtail'} --help`)"
