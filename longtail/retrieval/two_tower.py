@@ -20,6 +20,8 @@ from longtail.retrieval.base import Answer, CandidateSource
 from longtail.retrieval.index import VectorIndex
 from longtail.retrieval.two_tower_content import ContentVocabulary
 
+_BLOCK = 1024  # requests at once: bounds the memory of a big batch
+_INPUTS = ("kind", "gap", "length", "since", "segment", "hour", "weekday")
 _HOUR_US = 3_600_000_000
 # One bucket per doubling, from a second to a year; 0 is "at the same second".
 GAP_EDGES_US = (1_000_000 << np.arange(26)).astype(np.int64)
@@ -149,13 +151,15 @@ class TwoTower(CandidateSource):
 
     def user_vectors(self, requests: Requests) -> np.ndarray:
         """float32 [B, d]. Each row is computed alone, so that it does not depend on the batch it came in."""
-        inputs = encode(requests, self.config["last"], self.config["segments"])
         out = np.empty((len(requests), self.item_vectors.shape[1]), np.float32)
-        vectors = self.item_vectors[np.maximum(inputs.item, 0)] * (inputs.item >= 0)[..., None].astype(np.float32)
-        feed = {"history": vectors} | {n: getattr(inputs, n) for n in (
-            "kind", "gap", "length", "since", "segment", "hour", "weekday")}  # fmt: skip
-        for b in range(len(requests)):
-            out[b] = self._session.run(None, {n: a[b : b + 1] for n, a in feed.items()})[0][0]
+        for i in range(0, len(requests), _BLOCK):
+            rows = np.arange(i, min(i + _BLOCK, len(requests)))
+            inputs = encode(requests.take(rows), self.config["last"], self.config["segments"])
+            known = (inputs.item >= 0)[..., None].astype(np.float32)
+            feed = {"history": self.item_vectors[np.maximum(inputs.item, 0)] * known}
+            feed |= {n: getattr(inputs, n) for n in _INPUTS}
+            for b, row in enumerate(rows):
+                out[row] = self._session.run(None, {n: a[b : b + 1] for n, a in feed.items()})[0][0]
         return out
 
     def encode_items(self, catalogue: Catalogue, as_of: int) -> np.ndarray:
@@ -179,7 +183,12 @@ class _VectorAnswer(Answer):
         return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
 
     def at(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
-        return (self._users[rows] * self._source.item_vectors[items]).sum(axis=1, dtype=np.float32)
+        out = np.empty(len(rows), np.float32)
+        for i in range(0, len(rows), _BLOCK * 64):
+            part = slice(i, i + _BLOCK * 64)
+            pairs = self._users[rows[part]] * self._source.item_vectors[items[part]]
+            out[part] = pairs.sum(axis=1, dtype=np.float32)
+        return out
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

@@ -15,6 +15,25 @@ from longtail.retrieval.two_tower_content import ContentBag
 from longtail.schema import EVENT_TYPES
 
 
+class Dropout(nn.Module):
+    """Dropout whose mask on a CPU is drawn as bytes: torch draws it a number at a time, a third of a training step."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.rng = np.random.default_rng(0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Zero a share of x and scale up the rest; identity when not training."""
+        if not self.training or self.share <= 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.share)
+        cut = round(self.share * 256)
+        mask = np.frombuffer(self.rng.bytes(x.numel()), np.uint8).reshape(x.shape) >= cut
+        return x * torch.from_numpy(mask).to(x.dtype).mul_(256 / (256 - cut))
+
+
 class Block(nn.Module):
     """Pre-norm causal self-attention with a learned bias per distance, then a feed-forward layer."""
 
@@ -25,7 +44,7 @@ class Block(nn.Module):
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.up, self.down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
         self.distance = nn.Parameter(torch.zeros(heads, last + 1))
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, x: torch.Tensor, distance: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
         """x [B, T, d]; `distance` int64 [T, T] steps back, `future` [T, T] is -1e9 where the key is later."""
@@ -33,7 +52,7 @@ class Block(nn.Module):
         q, k, v = self.qkv(self.norm(x)).reshape(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         bias = self.distance[:, distance] + future
         weight = torch.softmax((q @ k.transpose(-1, -2)) * (d // self.heads) ** -0.5 + bias, dim=-1)
-        x = x + self.drop(self.out((self.drop(weight) @ v).transpose(1, 2).reshape(b, t, d)))
+        x = x + self.drop(self.out((weight @ v).transpose(1, 2).reshape(b, t, d)))
         return x + self.drop(self.down(F.gelu(self.up(self.forward_norm(x)))))
 
 
@@ -54,7 +73,7 @@ class UserTower(nn.Module):
         self.blocks = nn.ModuleList(Block(d, config.heads, config.last, config.dropout) for _ in range(config.layers))
         self.norm, self.context_norm = nn.LayerNorm(d), nn.LayerNorm(d)
         self.head = nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.Linear(d, d))
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         steps = torch.arange(config.last + 1)
         back = steps[:, None] - steps[None, :]
         self.register_buffer("distance", back.clamp(min=0), persistent=False)
@@ -158,6 +177,13 @@ class SampledSoftmax(torch.autograd.Function):
     def backward(ctx, step):
         d_users, d_targets, d_negatives = ctx.saved_tensors
         return step * d_users, step * d_targets, step * d_negatives, None, None, None, None, None
+
+
+def seed_everything(modules: nn.Module, seed: int) -> None:
+    """Fix what the next epoch draws."""
+    torch.manual_seed(seed)
+    for n, module in enumerate(m for m in modules.modules() if isinstance(m, Dropout)):
+        module.rng = np.random.default_rng((seed, n))
 
 
 def export_user_tower(tower: UserTower, path: Path) -> None:

@@ -20,7 +20,7 @@ from longtail.events import Catalogue, Log
 from longtail.retrieval.index import VectorIndex
 from longtail.retrieval.two_tower import TwoTowerConfig
 from longtail.retrieval.two_tower_content import ContentVocabulary
-from longtail.retrieval.two_tower_model import ItemTower, SampledSoftmax, UserTower, export_user_tower
+from longtail.retrieval.two_tower_model import ItemTower, SampledSoftmax, UserTower, export_user_tower, seed_everything
 from longtail.retrieval.two_tower_windows import Batch, Sequences
 
 _CHECKPOINT = "checkpoint.pt"
@@ -89,7 +89,7 @@ class Trainer:
         self.modules.load_state_dict(self.best_weights)
 
     def _epoch(self) -> float:
-        torch.manual_seed(self.seed * 100_003 + self.run.epoch)
+        seed_everything(self.modules, self.seed * 100_003 + self.run.epoch)
         self.modules.train()
         total, weight = 0.0, 0
         batches = self.sequences.epoch(self.run.epoch)
@@ -114,7 +114,7 @@ class Trainer:
         negatives, log_q = self._negatives(batch)
         needed = np.unique(np.concatenate([batch.item.ravel(), batch.target, negatives]))
         send = lambda a: torch.as_tensor(a, device=self.device)  # noqa: E731
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half and self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             vectors = self.items(needed)
             history = torch.nn.functional.embedding(send(np.searchsorted(needed, batch.item)), vectors)
             states = self.users.states(history, send(batch.kind), send(batch.gap)).flatten(0, 1)
