@@ -66,7 +66,7 @@ def tail(log: Path, lines: int = 12) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def wait_until(check, process: subprocess.Popen, timeout_s: float, poll_s: float = 0.05) -> bool:  # noqa: ANN001
+def wait_until(check, process: subprocess.Popen, timeout_s: float, poll_s: float = 0.05) -> bool:
     """Poll `check()` until it is true; False when the process ended or the time is over."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -41,10 +41,12 @@ class TritonPythonModel:
 
 
 def read(given: Any) -> np.ndarray:
+    """The values of an input tensor."""
     return np.from_dlpack(given) if NUMPY_2 else given.as_numpy()
 
 
 def tensor(name: str, values: np.ndarray) -> Any:
+    """An output tensor that borrows `values`: keep them until the next call."""
     if not NUMPY_2:
         return pb_utils.Tensor(name, values)
     capsule = values.__dlpack__()

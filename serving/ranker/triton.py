@@ -94,7 +94,9 @@ class Triton:
         try:
             with urllib.request.urlopen(base, timeout=1) as reply:
                 n_features = int(json.load(reply)["inputs"][0]["shape"][-1])
-            body = {"inputs": [{"name": INPUT, "datatype": "FP32", "shape": [1, n_features], "data": [0.0] * n_features}]}
+            body = {
+                "inputs": [{"name": INPUT, "datatype": "FP32", "shape": [1, n_features], "data": [0.0] * n_features}]
+            }
             request = urllib.request.Request(f"{base}/infer", json.dumps(body).encode())
             with urllib.request.urlopen(request, timeout=2) as reply:
                 return json.load(reply)["outputs"][0]["name"] == OUTPUT
@@ -142,7 +144,9 @@ def wheel() -> Path:
     except metadata.PackageNotFoundError:
         found = Path("missing")
     if not (found / "bin" / "tritonserver").is_file():
-        raise Unavailable("tritonserver is not installed: pip install nvidia-pytriton (Linux), or point to a Triton server")
+        raise Unavailable(
+            "tritonserver is not installed: pip install nvidia-pytriton (Linux), or point to a Triton server"
+        )
     return found
 
 

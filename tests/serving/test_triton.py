@@ -50,7 +50,9 @@ def booster(path: Path, seed: int = 0) -> xgboost.Booster:
 
 
 def infer(port: int, rows: np.ndarray) -> np.ndarray:
-    body = {"inputs": [{"name": "input__0", "datatype": "FP32", "shape": list(rows.shape), "data": rows.ravel().tolist()}]}
+    body = {
+        "inputs": [{"name": "input__0", "datatype": "FP32", "shape": list(rows.shape), "data": rows.ravel().tolist()}]
+    }
     url = f"http://127.0.0.1:{port}/v2/models/ranker/infer"
     with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode()), timeout=10) as reply:
         output = json.load(reply)["outputs"][0]

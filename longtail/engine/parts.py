@@ -1,0 +1,127 @@
+"""What the engine keeps of a bundle in memory: items, item features, rules and the baked fallback lists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from longtail.engine.bundle import Manifest, sources_of, verify
+from longtail.errors import InvalidBundle
+from longtail.events import Catalogue
+from longtail.features.definitions import ITEM_SNAPSHOT
+from longtail.features.request import ItemTable
+from longtail.reranking import BoundRules, ItemView, Rules
+
+REASON = "picked for you"
+
+
+def write_catalogue(
+    folder: Path, catalogue: Catalogue, snapshot: Mapping[str, np.ndarray], as_of: int, content: sp.csr_matrix
+) -> None:
+    """Write `catalogue/`: the items, their snapshot at `as_of` (microseconds; int64 [I] per column) and content [I, V]."""
+    out = Path(folder) / "catalogue"
+    out.mkdir(parents=True, exist_ok=True)
+    catalogue.frame.to_parquet(out / "items.parquet", index=False)
+    columns = {name: np.asarray(snapshot[name], np.int64) for name in ITEM_SNAPSHOT}
+    np.savez(out / "item_features.npz", as_of=np.int64(as_of), **columns)
+    sp.save_npz(out / "content.npz", sp.csr_matrix(content))
+
+
+def write_fallback(
+    folder: Path, item_ids: np.ndarray, popular: np.ndarray, by_segment: Mapping[str, np.ndarray]
+) -> None:
+    """Write `fallback.json`: the most popular items first, for everyone and per segment.
+
+    `item_ids` str [I]; `popular` and each value of `by_segment` are item indices. The keys of `by_segment` are the
+    segments' names in the order of their codes.
+    """
+    lists = {
+        "popular": [str(item_ids[i]) for i in popular],
+        "segments": {str(name): [str(item_ids[i]) for i in items] for name, items in by_segment.items()},
+    }
+    (Path(folder) / "fallback.json").write_text(json.dumps(lists))
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """Item indices int64, best first: `popular` for everyone, `by_segment[code]` for a segment."""
+
+    popular: np.ndarray
+    by_segment: list[np.ndarray]
+    segments: list[str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle. `sources` are names and `reasons` sentence fragments, in the order of the score columns."""
+
+    folder: Path
+    manifest: Manifest
+    catalogue: Catalogue
+    items: ItemTable
+    as_of: int
+    view: ItemView
+    rules: BoundRules
+    fallback: Fallback
+    sources: list[str]
+    reasons: list[str]
+
+    @staticmethod
+    def open(folder: Path, contents: bool = True) -> Bundle:
+        """Verify a bundle (see `verify`) and read what the engine needs of it.
+
+        Raises:
+            InvalidBundle: a part is missing, altered, unreadable, or does not fit the others.
+            InvalidInput: `rules.yaml` has mistakes.
+        """
+        folder = Path(folder).resolve()
+        manifest = verify(folder, contents)
+        sources = sources_of(folder)
+        try:
+            catalogue = Catalogue.from_frame(pd.read_parquet(folder / "catalogue" / "items.parquet"))
+            with np.load(folder / "catalogue" / "item_features.npz") as stored:
+                snapshot = {name: stored[name].astype(np.int64) for name in ITEM_SNAPSHOT}
+                as_of = int(stored["as_of"])
+            content = sp.csr_matrix(sp.load_npz(folder / "catalogue" / "content.npz"))
+            fallback = _fallback(json.loads((folder / "fallback.json").read_text()), catalogue)
+        except (OSError, ValueError, KeyError) as error:
+            raise InvalidBundle(f"{folder} cannot be read ({type(error).__name__}: {error}): train again") from error
+        if not all(len(column) == len(catalogue) for column in snapshot.values()) or content.shape[0] != len(catalogue):
+            raise InvalidBundle(f"{folder}/catalogue: items and item features have different lengths: train again")
+        rules_file = folder / "rules.yaml"
+        rules = (Rules.load(rules_file) if rules_file.is_file() else Rules()).bind(catalogue)
+        return Bundle(
+            folder, manifest, catalogue, ItemTable(snapshot, catalogue, content), as_of,
+            ItemView.from_catalogue(catalogue), rules, fallback,
+            [s["name"] for s in sources], [s.get("reason", REASON) for s in sources],
+        )  # fmt: skip
+
+    @cached_property
+    def codes(self) -> pd.Index:
+        """Item index by item id: `codes.get_indexer(ids)` gives -1 for unknown ones."""
+        return pd.Index(self.catalogue.item_ids)
+
+    def segment_code(self, name: str | None) -> int:
+        """Code of a segment, -1 unknown."""
+        return self.fallback.segments.index(name) if name in self.fallback.segments else -1
+
+
+def _fallback(raw: dict, catalogue: Catalogue) -> Fallback:
+    codes = pd.Index(catalogue.item_ids)
+
+    def known(ids: list[str]) -> np.ndarray:
+        found = codes.get_indexer(pd.Index(ids, dtype=object)).astype(np.int64)
+        return found[found >= 0]
+
+    segments = list(raw["segments"])
+    # Whatever the filters take away from the popular items, every item of the shop stands behind them.
+    popular = known(raw["popular"])
+    rest = np.setdiff1d(np.arange(len(catalogue), dtype=np.int64), popular)
+    return Fallback(np.concatenate([popular, rest]), [known(raw["segments"][s]) for s in segments], segments)
