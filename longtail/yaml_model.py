@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from longtail.errors import InvalidInput
 
@@ -70,12 +71,12 @@ def _collect(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, name: s
             _collect(value, (*path, index), lines, name)
 
 
-def _describe(error: dict[str, object], lines: Lines, name: str) -> str:  # type: ignore[type-arg]
-    location = tuple(error["loc"])  # type: ignore[call-overload]
+def _describe(error: ErrorDetails, lines: Lines, name: str) -> str:
+    location = error["loc"]
     known = location
     while known not in lines:
         known = known[:-1]
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = "unknown key"
     elif error["type"] == "missing":

@@ -21,7 +21,7 @@ Role = Literal["system", "baseline", "source"]
 class SystemFigures:
     """One system's figures.
 
-    `slices`: slice -> metric -> interval; `catalogue`: coverage, Gini, novelty, diversity of lists cut at the largest k;
+    `slices`: slice -> metric -> interval; `catalogue`: coverage, Gini, novelty, diversity at the largest k;
     `gain`: interval of (main system - this one) on the primary metric, None for the main system itself.
     """
 
@@ -177,7 +177,8 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _interval(data: dict[str, Any]) -> Interval:
-    return Interval(**{k: float("nan") if v is None else v for k, v in data.items()})
+    mean, low, high = (float("nan") if data[k] is None else data[k] for k in ("mean", "low", "high"))
+    return Interval(mean, low, high, data["cases"])
 
 
 def _plain(value: Any) -> Any:

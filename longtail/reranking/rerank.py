@@ -158,9 +158,9 @@ def _boost(
     touched = []
     fresh = rules.rules.freshness
     if fresh.strength > 0:
-        factor = freshness_factor(rows.created_us, now, fresh.half_life_days, fresh.strength)
-        worth += np.log(factor)
-        touched.append(("freshness", factor > 1.01))
+        newness = freshness_factor(rows.created_us, now, fresh.half_life_days, fresh.strength)
+        worth += np.log(newness)
+        touched.append(("freshness", newness > 1.01))
     for name, factor, target in rules.boosts:
         mask = target.mask(items, rows, now)
         if mask is not None:
