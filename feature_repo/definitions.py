@@ -1,0 +1,13 @@
+"""What `feast apply` registers: two entities, three daily views over the snapshot files, two services."""
+
+import os
+from pathlib import Path
+
+from longtail.features import views
+
+features = Path(os.environ.get("LONGTAIL_FEATURES", "features"))
+
+user = views.user
+item = views.item
+item_daily, user_daily, user_category_daily = views.feature_views(features)
+recommender_user, recommender_item = views.feature_services((item_daily, user_daily, user_category_daily))
