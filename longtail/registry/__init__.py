@@ -1,7 +1,6 @@
 """The registry: one bundle is one MLflow model version, and the aliases `champion` and `challenger` move."""
 
-from longtail.registry.card import model_card
 from longtail.registry.store import CHALLENGER, CHAMPION, Registry, register
 from longtail.registry.version import Version
 
-__all__ = ["CHALLENGER", "CHAMPION", "Registry", "Version", "model_card", "register"]
+__all__ = ["CHALLENGER", "CHAMPION", "Registry", "Version", "register"]

@@ -17,8 +17,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 
 from longtail.errors import InvalidBundle, InvalidInput
-from longtail.registry.card import flatten
-from longtail.registry.version import Version, figures_tag, metric_name, read_manifest
+from longtail.registry.version import Version, figures_tag, flatten, metric_name, read_manifest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

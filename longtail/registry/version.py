@@ -87,3 +87,14 @@ def figures_tag(numbers: Mapping[str, float], metric: str) -> str:
             del out[name]
             break
     return json.dumps(out)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level with dotted names, in the given order."""
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            out |= flatten(value, f"{prefix}{name}.")
+        else:
+            out[f"{prefix}{name}"] = value
+    return out

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from longtail.errors import InvalidBundle, InvalidInput
-from longtail.registry import Registry, Version, model_card, register
+from longtail.registry import Registry, Version, register
 
 
 def write_bundle(folder: Path, version: str) -> Path:
@@ -132,11 +132,3 @@ def test_a_lead_on_the_same_cases_must_be_more_than_chance(tmp_path):
     assert lucky.aliases == ("challenger",)
     assert "could be chance" in lucky.decision
     assert enter("real", champion + 0.02).aliases == ("champion",)
-
-
-def test_the_model_card_shows_data_figures_and_parameters():
-    card = model_card("v7", {"ndcg@10": 0.123456, "cold": {"hit@10": 1}}, {"a|b": None}, {"events": 10}, "f00d")
-    assert "longtail v7" in card
-    assert "| ndcg@10 | 0.1235 |" in card
-    assert "| cold.hit@10 | 1 |" in card
-    assert "| fingerprint | f00d |" in card
