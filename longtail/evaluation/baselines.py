@@ -46,9 +46,7 @@ def item_knn_lists(
     Each distinct item of a history votes for its `neighbours` nearest items; the votes are added.
     """
     log = log.positives
-    pairs = sparse.csr_matrix(
-        (np.ones(len(log), np.float32), (log.user, log.item)), shape=(log.n_users, log.n_items)
-    )
+    pairs = sparse.csr_matrix((np.ones(len(log), np.float32), (log.user, log.item)), shape=(log.n_users, log.n_items))
     pairs.data[:] = 1
     norm = np.sqrt(np.maximum(np.asarray(pairs.sum(axis=0)).ravel(), 1))
     table = _nearest(pairs @ sparse.diags(1 / norm), neighbours)

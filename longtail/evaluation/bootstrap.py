@@ -9,6 +9,7 @@ import numpy as np
 from longtail.errors import InvalidInput
 
 RESAMPLES = 1000
+BLOCK = 4_000_000  # weights held at a time: 32 MB, so that a large test fits in little memory
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,19 @@ def resampled_means(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 
     out = np.full((resamples, values.shape[1]), np.nan)
     if not n:
         return out
-    step = max(1, min(resamples, 20_000_000 // n))
+    step = max(1, min(resamples, BLOCK // n))
+    weights = np.empty((step, n))
     for start in range(0, resamples, step):
         stop = min(start + step, resamples)
-        weights = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(start, stop)])
-        total = weights.astype(np.float64) @ filled
-        count = weights.astype(np.float64) @ known if gaps else np.full_like(total, n)
+        for row in range(stop - start):
+            weights[row] = np.bincount(rng.integers(0, n, n), minlength=n)
+        total = weights[: stop - start] @ filled
+        count = weights[: stop - start] @ known.astype(np.float64) if gaps else np.full_like(total, n)
         out[start:stop] = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
     return out
 
 
-def intervals(
-    values: np.ndarray, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> list[Interval]:
+def intervals(values: np.ndarray, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> list[Interval]:
     """The interval of each column of float [B, M] (or [B]); NaN values are left out of their column."""
     values = np.asarray(values, np.float64)
     values = values[:, None] if values.ndim == 1 else values

@@ -120,8 +120,10 @@ def _limits(report: Report) -> list[str]:
     overall = main["overall"][report.primary]
     weak = [p for p, m in main.items() if m[report.primary].high < overall.low]
     thin = [p for p, m in main.items() if m[report.primary].cases < 100]
-    lines = ["Measured on logged behaviour: people could only choose among what the shop showed them, so items "
-             "that were rarely shown are judged too harshly, and a better figure here is not yet a better sale."]  # fmt: skip
+    lines = [
+        "Measured on logged behaviour: people could only choose among what the shop showed them, so items "
+        "that were rarely shown are judged too harshly, and a better figure here is not yet a better sale."
+    ]
     if weak:
         lines.append(f"Serves these markedly worse than the average: {', '.join(weak)}.")
     if thin:

@@ -38,7 +38,7 @@ def systems_plot(report: Report, metric: str) -> str:
             _dot(axes, system.slices["overall"][metric], y, COLOUR[kind(report, system)], report.main == system.name)
         axes.set_yticks(range(len(ordered)), [s.name for s in ordered])
         axes.grid(axis="y", visible=False)
-        axes.set_xlim(left=-0.012 * axes.get_xlim()[1])
+        _from_zero(axes)
         axes.set_xlabel(f"{metric}, with 95% interval")
         return _svg(figure, "systems")
 
@@ -58,7 +58,7 @@ def slices_plot(report: Report, metric: str, names: Sequence[str]) -> str:
                 _dot(axes, found, y, palette[name], name == report.main, label=name if row == 0 else None)
         axes.set_yticks(range(len(slices)), slices)
         axes.grid(axis="y", visible=False)
-        axes.set_xlim(left=-0.012 * axes.get_xlim()[1])
+        _from_zero(axes)
         axes.set_xlabel(f"{metric}, with 95% interval")
         figure.legend(loc="outside lower center", ncols=4, frameon=False)
         return _svg(figure, "slices")
@@ -123,6 +123,13 @@ def importance_plot(importance: Mapping[str, float], most: int = 20) -> str:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("% of the ranker's total gain")
         return _svg(figure, "importance")
+
+
+def _from_zero(axes: Any) -> None:
+    """Start a little left of zero, so that a dot at zero is not cut in half."""
+    axes.set_xlim(left=-0.012 * axes.get_xlim()[1])
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
 
 
 def _dot(axes: Any, found: Interval, y: float, colour: str, strong: bool, label: str | None = None) -> None:

@@ -45,8 +45,8 @@ def verdict(report: Report) -> str:
     size = f"{abs(own / theirs - 1):.0%}" if theirs > 0 else f"{abs(gain.mean):.3f}"
     if gain.low > 0:
         return (
-            f"{_title(report.main)} is better than everything it was set beside: {size} above the next best, "
-            f"{best.name}, on {report.primary}."
+            f"{_title(report.main)} leads on {report.primary}: {size} above the next best, {best.name}, "
+            "and not by chance."
         )
     if gain.high < 0:
         return f"{_title(report.main)} is worse than {best.name}: {size} below it on {report.primary}."

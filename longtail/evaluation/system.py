@@ -119,7 +119,8 @@ def judge(
     """
     if main not in lists_by_system:
         raise InvalidInput(f"no lists of the system {main!r}: have {', '.join(lists_by_system)}")
-    lists = {name: check_lists(found) for name, found in lists_by_system.items()}
+    top = max(ks)
+    lists = {name: check_lists(found)[:, :top] for name, found in lists_by_system.items()}
     parts = make_slices(truth, item_popularity, cold_user)
     if not parts:
         raise InvalidInput("no test case wants anything: nothing can be judged, use a longer log or an earlier cut")
@@ -144,11 +145,11 @@ def judge(
         main, primary, tuple(ks), len(parts[0].cases), n_items,
         [
             SystemFigures(name, role.get(name, "system"), by_system[name],
-                          _catalogue(lists[name][:, : max(ks)], n_items, item_popularity, groups), gains[name])
+                          _catalogue(lists[name], n_items, item_popularity, groups), gains[name])
             for name in systems
         ],
         {p.name: p.meaning for p in parts},
-        {name: _concentration(lists[name][:, : max(ks)], n_items) for name in systems},
+        {name: _concentration(lists[name], n_items) for name in systems},
         dict(importance or {}),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import pandas as pd
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from longtail.events import Catalogue
@@ -115,6 +116,10 @@ class Rules(_Section):
             InvalidInput: the message names file, line and key of every mistake.
         """
         return load_yaml(path, Rules)
+
+    def to_yaml(self) -> str:
+        """The whole file with every section and default written out; `load` reads it back."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
 
     def bind(self, catalogue: Catalogue) -> BoundRules:
         """Resolve the names in the rules to item, category and brand codes. A name the shop lacks matches nothing."""

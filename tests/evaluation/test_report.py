@@ -52,7 +52,7 @@ def test_the_page_stands_alone_and_is_well_formed(found, tmp_path):
     assert len(page.ids) == len(set(page.ids))
     assert "Shop &lt;b&gt;" in text and "a &amp; b" in text
     assert text.count("<svg") == 6
-    assert re.search(r'id="verdict">Longtail is better than everything', text)
+    assert re.search(r'id="verdict">Longtail leads on ndcg@10', text)
     assert {"repeat_days", "two-tower", "cold users", "coverage@k"} <= set(re.findall(r"[\w@ -]+", text))
     assert Report.from_json(json_path.read_text()) == found
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json"]
@@ -69,7 +69,7 @@ def with_gain(found, gain):
 
 @pytest.mark.parametrize(
     ("gain", "says"),
-    [((0.1, 0.05, 0.15), "better than everything"), ((0.01, -0.02, 0.04), "too close to call"),
+    [((0.1, 0.05, 0.15), "leads on ndcg@10"), ((0.01, -0.02, 0.04), "too close to call"),
      ((-0.1, -0.2, -0.05), "is worse than")],
 )  # fmt: skip
 def test_the_verdict_follows_the_interval(found, gain, says):

@@ -205,8 +205,10 @@ def test_mmr_equals_the_textbook_loop_on_vectors():
     scores = rng.normal(size=30).astype(np.float32)
     relevance, chosen = unit_range(scores), []
     for _ in range(12):
+
         def value(i):
             return 0.6 * relevance[i] - 0.4 * max((max(vectors[i] @ vectors[j], 0) for j in chosen), default=0)
+
         chosen.append(max((i for i in range(30) if i not in chosen), key=value))
     assert mmr(scores, by_vectors(vectors), 0.6, 12).tolist() == chosen
 

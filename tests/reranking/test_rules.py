@@ -40,6 +40,12 @@ def test_a_good_file_is_read_and_bound(tmp_path):
     assert bound.unmatched == ["block[1]"]
 
 
+def test_rules_written_out_read_back_the_same(tmp_path):
+    rules = load(tmp_path, GOOD)
+    assert load(tmp_path, rules.to_yaml()) == rules
+    assert load(tmp_path, Rules().to_yaml()) == Rules()
+
+
 def test_an_empty_file_gives_the_defaults(tmp_path):
     assert load(tmp_path, "") == load(tmp_path, "# nothing\n") == Rules()
 
