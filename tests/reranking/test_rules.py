@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from longtail.errors import InvalidInput
@@ -87,3 +89,13 @@ def test_a_file_that_is_missing_or_not_text_is_one_line(tmp_path):
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidInput, match="cannot be read"):
         Rules.load(tmp_path / "b.yaml")
+
+
+def test_the_documented_example_is_valid_and_names_every_setting():
+    path = Path(__file__).resolve().parents[2] / "docs" / "rules.yaml"
+    rules = Rules.load(path)
+    for name, section in Rules.model_fields.items():
+        assert f"\n{name}:" in path.read_text(encoding="utf-8")
+        value = getattr(rules, name)
+        if not isinstance(value, tuple):
+            assert value.model_fields_set == set(type(value).model_fields), section
