@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import faiss
@@ -81,8 +81,10 @@ class VectorIndex:
                 f"recall@100 of the {kind} index is {recall:.3f}, below {min_recall}: raise the search effort "
                 f"(now {effort}) or build it with kind='flat'"
             )
-        figures = IndexFigures(kind, *vectors.shape, effort, recall, len(sample), time.perf_counter() - started,
-                               "gpu" if on_gpu else "cpu")  # fmt: skip
+        n, dim = vectors.shape
+        seconds = time.perf_counter() - started
+        device = "gpu" if on_gpu else "cpu"
+        figures = IndexFigures(kind, n, dim, effort, recall, len(sample), seconds, device)
         return VectorIndex(index, figures)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +133,7 @@ class VectorIndex:
         if on_gpu:
             index = faiss.index_cpu_to_all_gpus(index)
         _set_effort(index, figures.kind, figures.effort)
-        return VectorIndex(index, IndexFigures(**{**asdict(figures), "device": "gpu" if on_gpu else "cpu"}))
+        return VectorIndex(index, replace(figures, device="gpu" if on_gpu else "cpu"))
 
 
 def choose_kind(n_items: int, gpu: bool = True) -> str:

@@ -114,17 +114,7 @@ class TwoTower(CandidateSource):
     reason = "fits what you looked at recently"
 
     def __init__(self, folder: Path) -> None:
-        folder = Path(folder)
-        for name in _FILES:
-            if not (folder / name).is_file():
-                raise InvalidBundle(f"{folder} has no {name}: train the two-tower again")
-        self._folder = folder
-        self.config: dict = json.loads((folder / "config.json").read_text())
-        self.item_vectors = np.load(folder / "item_vectors.npy", mmap_mode="r")
-        self.index = VectorIndex.load(folder)
-        if self.index.figures.items != len(self.item_vectors):
-            raise InvalidBundle(f"{folder}: index and item vectors differ in length: build the index again")
-        self._session = _session(folder / "user_tower.onnx")
+        self._open(Path(folder))
 
     @staticmethod
     def load(folder: Path) -> TwoTower:
@@ -139,7 +129,19 @@ class TwoTower(CandidateSource):
         return {"folder": self._folder}
 
     def __setstate__(self, state: dict) -> None:
-        self.__init__(state["folder"])
+        self._open(state["folder"])
+
+    def _open(self, folder: Path) -> None:
+        for name in _FILES:
+            if not (folder / name).is_file():
+                raise InvalidBundle(f"{folder} has no {name}: train the two-tower again")
+        self._folder = folder
+        self.config: dict = json.loads((folder / "config.json").read_text())
+        self.item_vectors = np.load(folder / "item_vectors.npy", mmap_mode="r")
+        self.index = VectorIndex.load(folder)
+        if self.index.figures.items != len(self.item_vectors):
+            raise InvalidBundle(f"{folder}: index and item vectors differ in length: build the index again")
+        self._session = _session(folder / "user_tower.onnx")
 
     def save(self, folder: Path) -> None:
         """Copy the trained files."""

@@ -21,7 +21,7 @@ from longtail.retrieval.index import VectorIndex
 from longtail.retrieval.two_tower import TwoTowerConfig
 from longtail.retrieval.two_tower_content import ContentVocabulary
 from longtail.retrieval.two_tower_model import ItemTower, SampledSoftmax, UserTower, export_user_tower, seed_everything
-from longtail.retrieval.two_tower_windows import Batch, Sequences
+from longtail.retrieval.two_tower_windows import Batch, Epoch, Sequences
 
 _CHECKPOINT = "checkpoint.pt"
 
@@ -35,7 +35,6 @@ class _Run:
     best: float = -1.0
     best_epoch: int = 0
     seconds: float = 0.0
-    step: int = 0
 
 
 class Trainer:
@@ -49,7 +48,7 @@ class Trainer:
         as_of = int(log.time.max()) + 1
         self.as_of = as_of
         self.segments = int(segment.max(initial=-1)) + 1
-        self.sequences = Sequences.of(log, segment, config, seed)
+        self.sequences = Sequences(log, segment, config, seed)
         self.vocabulary = ContentVocabulary.fit(catalogue, as_of, config.vocabulary)
         self.bag = self.vocabulary.bag(catalogue, as_of)
         torch.manual_seed(seed)
@@ -253,7 +252,7 @@ def _device(name: str) -> str:
 def _fingerprint(log: Log, config: TwoTowerConfig, seed: int) -> str:
     digest = sha256(json.dumps([asdict(config), seed, log.n_users, log.n_items]).encode())
     for array in (log.user, log.item, log.time, log.kind):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
@@ -264,7 +263,7 @@ def _write_array(path: Path, array: np.ndarray) -> None:
     os.replace(part, path)
 
 
-def _progress(batches: list[Batch], title: str) -> Iterator[Batch]:
+def _progress(batches: Epoch, title: str) -> Iterator[Batch]:
     """A bar on a terminal, nothing in a log (each epoch prints a line)."""
     if not sys.stderr.isatty():
         yield from batches
@@ -272,4 +271,4 @@ def _progress(batches: list[Batch], title: str) -> Iterator[Batch]:
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(batches, title, console=Console(stderr=True), transient=True)
+    yield from track(batches, title, len(batches), console=Console(stderr=True), transient=True)

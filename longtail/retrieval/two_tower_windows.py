@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from longtail.events import Log
 from longtail.retrieval.two_tower import GAP_UNKNOWN, TwoTowerConfig, clock, gap_bucket
 
 _WIDTHS = (4, 8, 16, 32, 64, 128, 256, 1 << 30)
+
+_HIDDEN_SEGMENTS = 0.1
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,6 @@ class Sequences:
         self.weight = self.weight.astype(np.float32)
         self.validation = list(self._validation())
 
-    @staticmethod
-    def of(log: Log, segment: np.ndarray, config: TwoTowerConfig, seed: int) -> Sequences:
-        """Sequences of positives."""
-        return Sequences(log, segment, config, seed)
-
     def epoch(self, number: int) -> Epoch:
         """Windows cut at a random offset, so that every event is seen at every depth over the epochs."""
         seed = (self.seed, 2, number)
@@ -132,7 +129,10 @@ class Sequences:
         target = basket + (rng.random(len(basket)) * (limit - basket)).astype(np.int64)
         width = int((stop - start).max(initial=1))
         state = np.concatenate([row[has] * (width + 1) + column[has] + 1, opening * (width + 1)])
-        return self._assemble(start, flat, row, column, width, state, before, target, rng)
+        batch = self._assemble(start, flat, row, column, width, state, before, target, rng)
+        # A stranger has no segment: the tower must have met that too.
+        hidden = rng.random(len(target)) < _HIDDEN_SEGMENTS
+        return replace(batch, segment=np.where(hidden, 0, batch.segment))
 
     def _validation(self) -> Iterator[Batch]:
         rng = np.random.default_rng((self.seed, 3))
