@@ -212,13 +212,17 @@ class Catalogue:
         frame = frame.drop_duplicates("item_id").reset_index(drop=True)
         for column in ITEM_SCHEMA.names:
             if column not in frame:
-                frame[column] = pd.NaT if column == "created_at" else (np.nan if column in ("price", "margin") else None)
+                frame[column] = (
+                    pd.NaT if column == "created_at" else (np.nan if column in ("price", "margin") else None)
+                )
         frame["created_at"] = pd.to_datetime(frame["created_at"], utc=True)
         frame["in_stock"] = frame["in_stock"].map(lambda v: True if v is None or v != v else bool(v)).astype(bool)
         frame["min_age"] = pd.to_numeric(frame["min_age"]).fillna(0).astype(np.int32)
-        category, categories = pd.factorize(frame["category"], sort=True)
-        top, top_categories = pd.factorize(frame["category"].str.split("/").str[0] if len(frame) else [], sort=True)
-        brand, brands = pd.factorize(frame["brand"], sort=True)
+        category, categories = pd.factorize(frame["category"].astype(object), sort=True)
+        top, top_categories = pd.factorize(
+            frame["category"].astype("string").str.split("/").str[0].astype(object), sort=True
+        )
+        brand, brands = pd.factorize(frame["brand"].astype(object), sort=True)
         return Catalogue(
             frame, category.astype(np.int32), top.astype(np.int32), brand.astype(np.int32),
             np.asarray(categories, object), np.asarray(top_categories, object), np.asarray(brands, object),

@@ -6,9 +6,17 @@ quantities in hundredths, decayed popularity in units of 2**-20 with whole-day a
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import Literal
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A column of the ranker's input. Groups: item, user, pair (user x item), category, cross, context, source."""
+
+    name: str
+    group: str
+    meaning: str
+
 
 ITEM_WINDOWS = (1, 3, 7, 14, 30, 90, 365)
 HALF_LIVES = (3, 7, 14, 30, 60, 365)

@@ -1,0 +1,84 @@
+"""Training groups: requests of past windows, and what the people behind them wanted next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from longtail.events import Log, Requests
+from longtail.events.log import histories_before
+
+Unit = Literal["window", "session", "event"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What each request led to, ragged: `indptr` int64 [B + 1], `item` int64 ascending within a request, `gain` float32.
+
+    `weight` float32 [B]: inverse examination propensity of the events behind it.
+    """
+
+    indptr: np.ndarray
+    item: np.ndarray
+    gain: np.ndarray
+    weight: np.ndarray
+
+    def label(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Gain float32 [N] of the pairs, 0 where not wanted."""
+        owner = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+        key = owner * 2**40 + self.item
+        if not len(key):
+            return np.zeros(len(rows), np.float32)
+        asked = np.asarray(rows, np.int64) * 2**40 + items
+        place = np.minimum(np.searchsorted(key, asked), len(key) - 1)
+        return np.where(key[place] == asked, self.gain[place], 0).astype(np.float32)
+
+
+def requests_of_window(
+    positives: Log, gain: np.ndarray, weight: np.ndarray, segment: np.ndarray, start: int, stop: int, unit: Unit,
+    repeats: bool, limit: int, seed: int, last: int = 1000, known_only: bool = True,
+) -> tuple[Requests, Wanted]:  # fmt: skip
+    """Requests made in [start, stop) microseconds and what followed each.
+
+    `unit` says when a request happens: once per person at `start` (wanted: all of the window), at the start of each
+    session (wanted: all of it), or before each event (wanted: that event's item). `repeats=False` drops items that
+    the person had before from what is wanted. At most `limit` requests, drawn by `seed`. `known_only` leaves out
+    people without a history.
+    """
+    inside = np.flatnonzero((positives.time >= start) & (positives.time < stop) & (gain > 0))
+    user, time = positives.user[inside], positives.time[inside]
+    if unit == "window":
+        group = user.astype(np.int64)
+    elif unit == "session":
+        group = positives.session[inside].astype(np.int64)
+    else:
+        group = np.arange(len(inside))
+    _, first, group = np.unique(group, return_index=True, return_inverse=True)
+    asked = np.full(len(first), start, np.int64) if unit == "window" else time[first]
+    history = histories_before(positives, user[first], asked, last=last)
+    requests = Requests(asked, user[first].astype(np.int32), segment[user[first]].astype(np.int32), history)
+
+    item = positives.item[inside].astype(np.int64)
+    key, where = np.unique(group * 2**40 + item, return_inverse=True)
+    best = np.zeros(len(key), np.float32)
+    np.maximum.at(best, where, gain[inside])
+    heaviest = np.zeros(len(key), np.float32)
+    np.maximum.at(heaviest, where, weight[inside])
+    if not repeats:
+        fresh = ~np.isin(key, history.rows * 2**40 + history.item)
+        key, best, heaviest = key[fresh], best[fresh], heaviest[fresh]
+    owner = key // 2**40
+    usable = np.bincount(owner, minlength=len(first)) > 0
+    if known_only:
+        usable &= history.lengths > 0
+    chosen = np.flatnonzero(usable)
+    if len(chosen) > limit:
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, limit, replace=False))
+    kept = np.isin(owner, chosen)
+    owner = np.searchsorted(chosen, owner[kept])
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(chosen)))]).astype(np.int64)
+    mean = np.bincount(owner, heaviest[kept], len(chosen)) / np.maximum(np.diff(indptr), 1)
+    wanted = Wanted(indptr, key[kept] % 2**40, best[kept], mean.astype(np.float32))
+    return requests.take(chosen), wanted

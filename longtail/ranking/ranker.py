@@ -1,0 +1,71 @@
+"""The ranker: XGBoost LambdaMART over the assembled features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xgboost as xgb
+
+from longtail.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class RankerConfig:
+    """LambdaMART's size and how fast it learns."""
+
+    rounds: int = 300
+    eta: float = 0.06
+    max_depth: int = 6
+    min_child_weight: float = 15.0
+    subsample: float = 0.8
+    colsample: float = 0.5
+    pairs: int = 16  # top places that LambdaMART swaps against the rest
+    max_bin: int = 128
+    threads: int = 0  # 0: all cores
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Rows of all groups, one group after the other.
+
+    `features` float32 [N, F], `gain` float32 [N], `sizes` int64 [G] rows of each group, `weight` float32 [G].
+    """
+
+    features: np.ndarray
+    gain: np.ndarray
+    sizes: np.ndarray
+    weight: np.ndarray
+
+
+def train_ranker(rows: TrainingRows, names: list[str], config: RankerConfig) -> xgb.Booster:
+    """Fit on groups that each hold a positive gain.
+
+    Raises:
+        InvalidInput: there is no group to learn from.
+    """
+    if not len(rows.sizes):
+        raise InvalidInput(
+            "the ranker has nothing to learn from: no past request led to an item that retrieval proposed; "
+            "use more events or longer windows"
+        )
+    data = xgb.QuantileDMatrix(rows.features, label=rows.gain, feature_names=names, max_bin=config.max_bin)
+    data.set_group(rows.sizes)
+    data.set_weight(rows.weight / max(float(rows.weight.mean()), 1e-9))
+    parameters = {
+        "objective": "rank:ndcg",
+        "ndcg_exp_gain": False,
+        "lambdarank_pair_method": "topk",
+        "lambdarank_num_pair_per_sample": config.pairs,
+        "eta": config.eta,
+        "max_depth": config.max_depth,
+        "min_child_weight": config.min_child_weight,
+        "subsample": config.subsample,
+        "colsample_bytree": config.colsample,
+        "max_bin": config.max_bin,
+        "tree_method": "hist",
+        "nthread": config.threads,
+        "seed": config.seed,
+    }
+    return xgb.train(parameters, data, config.rounds)

@@ -1,0 +1,103 @@
+"""The two stages as one system: retrieve, assemble features, rank. The trainer, the evaluation and the benchmark
+run this; the engine runs the same pieces behind servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import xgboost as xgb
+
+from longtail.events import Catalogue, Requests
+from longtail.features.batch import Snapshots, take_user
+from longtail.features.request import ItemTable, Pairs, assemble
+from longtail.ranking.groups import Wanted
+from longtail.ranking.ranker import TrainingRows
+from longtail.retrieval import Candidates, Retriever
+
+CHUNK = 256  # requests answered together: bounds memory, changes no value
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is known at one moment: sources fitted before it, and the snapshots in force."""
+
+    time: int
+    retriever: Retriever
+    snapshots: Snapshots
+    catalogue: Catalogue
+    content: sp.csr_matrix
+
+    def item_table(self) -> ItemTable:
+        """The item snapshot stamped at this moment."""
+        return ItemTable(self.snapshots.item(self.time), self.catalogue, self.content)
+
+    def features(self, requests: Requests, candidates: Candidates, items: ItemTable) -> np.ndarray:
+        """The ranker's input float32 [N, F]."""
+        user = take_user(self.snapshots.user(self.time), requests.user)
+        categories = self.snapshots.user_category(self.time).take(requests.user)
+        pairs = Pairs(candidates.rows, candidates.items, candidates.scores, candidates.ranks)
+        return assemble(requests, user, categories, items, pairs)
+
+    def chunks(self, requests: Requests, n: int | None) -> Iterator[tuple[int, Requests, Candidates]]:
+        """The batch in pieces: (first request, its requests, their candidates)."""
+        for a in range(0, len(requests), CHUNK):
+            part = requests.take(np.arange(a, min(a + CHUNK, len(requests))))
+            yield a, part, self.retriever.candidates(part, n)
+
+
+def training_rows(
+    stage: Stage, requests: Requests, wanted: Wanted, negatives: float, n: int | None, seed: int,
+    step: Callable[[int], None] = lambda done: None,
+) -> tuple[TrainingRows, np.ndarray, np.ndarray, float]:  # fmt: skip
+    """Label what retrieval proposes for past requests; keep every wanted candidate and a share of the others.
+
+    Returns the rows, the kept candidates' source scores and ranks float32 [N, S] for the blend, and the share of
+    wanted items that retrieval proposed at all.
+    """
+    rng = np.random.default_rng(seed)
+    items = stage.item_table()
+    blocks: list[tuple[np.ndarray, ...]] = []
+    proposed = 0
+    for first, part, candidates in stage.chunks(requests, n):
+        gain = wanted.label(candidates.rows + first, candidates.items)
+        proposed += int((gain > 0).sum())
+        hit = np.isin(candidates.rows, candidates.rows[gain > 0])
+        keep = hit & ((gain > 0) | (rng.random(len(gain)) < negatives))
+        kept = candidates.take(keep)
+        features = stage.features(part, kept, items)
+        sizes = np.unique(kept.rows, return_counts=True)
+        blocks.append((features, gain[keep], sizes[1], wanted.weight[sizes[0] + first], kept.scores, kept.ranks))
+        step(first + len(part))
+    names = [np.concatenate(column) for column in zip(*blocks, strict=True)] if blocks else [np.empty(0)] * 6
+    rows = TrainingRows(names[0], names[1], names[2].astype(np.int64), names[3])
+    return rows, names[4], names[5], proposed / max(len(wanted.item), 1)
+
+
+def recommend(
+    stage: Stage, booster: xgb.Booster | None, requests: Requests, k: int, n: int | None = None,
+    step: Callable[[int], None] = lambda done: None,
+) -> np.ndarray:  # fmt: skip
+    """Best items of each request, int64 [B, k] padded with -1; without a booster in the order of the blend."""
+    out = np.full((len(requests), k), -1, np.int64)
+    items = stage.item_table()
+    for first, part, candidates in stage.chunks(requests, n):
+        score = candidates.blend
+        if booster is not None:
+            score = booster.inplace_predict(stage.features(part, candidates, items))
+        out[first : first + len(part)] = best_of(candidates.rows, candidates.items, score, len(part), k)
+        step(first + len(part))
+    return out
+
+
+def best_of(rows: np.ndarray, items: np.ndarray, score: np.ndarray, n_requests: int, k: int) -> np.ndarray:
+    """Top k items of each request by score, int64 [n_requests, k] padded with -1; ties to the smaller item."""
+    order = np.lexsort((items, -score, rows))
+    starts = np.searchsorted(rows[order], np.arange(n_requests))
+    place = np.arange(len(order)) - starts[rows[order]]
+    keep = place < k
+    out = np.full((n_requests, k), -1, np.int64)
+    out[rows[order][keep], place[keep]] = items[order][keep]
+    return out
