@@ -43,6 +43,8 @@ STAMP_COLUMNS = {"bucket": "int64"}
 WEIGHT_COLUMNS = {"age": "int64", **{f"w_{h}d": "int64" for h in HALF_LIVES}}
 # After this many days even the slowest decay has rounded to nothing.
 WEIGHT_DAYS = 23 * max(HALF_LIVES)
+# Results of item, user and user x category that stay in memory: months of daily snapshots would not fit.
+KEPT = 3 * 16
 
 
 def decay_weights() -> dict[str, np.ndarray]:
@@ -145,9 +147,7 @@ def _stamped(days: Table, stamps: Table) -> Table:
 
 
 def _sum_within(table: Table, column: str, days: int) -> IntegerValue:
-    import ibis
-
-    return ibis.ifelse(table.day >= table.bucket - days, table[column], ibis.literal(0, "int64")).sum()
+    return table[column].sum(where=table.day >= table.bucket - days).fill_null(0)
 
 
 def item_snapshot(days: Table, weights: Table, stamps: Table) -> Table:
@@ -266,7 +266,7 @@ def take_user(user: dict[str, np.ndarray], users: np.ndarray) -> dict[str, np.nd
 
 @dataclass
 class Snapshots:
-    """The snapshots of every stamp, computed from the per-day tables when first asked for and kept.
+    """The snapshots of every stamp, computed from the per-day tables when asked for; the latest KEPT results stay.
 
     `stamps` int64 [S] ascending microseconds, distinct. Not safe for several threads at once.
     """
@@ -298,11 +298,15 @@ class Snapshots:
         return UserCategory(indptr, rows["category"][order].astype(np.int32), columns)
 
     def _once(self, view: str, stamp: int, shape: Any) -> Any:
-        if (view, stamp) not in self._kept:
-            if stamp not in self.stamps:
-                raise InvalidInput(f"no snapshot is stamped {stamp}: name it in `as_of`")
-            self._kept[view, stamp] = shape(self._query(view, int(stamp)))
-        return self._kept[view, stamp]
+        if stamp not in self.stamps:
+            raise InvalidInput(f"no snapshot is stamped {stamp}: name it in `as_of`")
+        found = self._kept.pop((view, stamp), None)
+        if found is None:
+            found = shape(self._query(view, int(stamp)))
+        self._kept[view, stamp] = found
+        if len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+        return found
 
     def _query(self, view: str, stamp: int) -> dict[str, np.ndarray]:
         tables = self._backend.table
