@@ -25,7 +25,7 @@ REASON = "picked for you"
 def write_catalogue(
     folder: Path, catalogue: Catalogue, snapshot: Mapping[str, np.ndarray], as_of: int, content: sp.csr_matrix
 ) -> None:
-    """Write `catalogue/`: the items, their snapshot at `as_of` (microseconds; int64 [I] per column) and content [I, V]."""
+    """Write `catalogue/`: the items, their snapshot at `as_of` (microseconds; int64 [I] columns), content [I, V]."""
     out = Path(folder) / "catalogue"
     out.mkdir(parents=True, exist_ok=True)
     catalogue.frame.to_parquet(out / "items.parquet", index=False)

@@ -1,0 +1,109 @@
+"""KServe transformer that runs the engine: JSON instances in, lists with reasons out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+
+import kserve
+import numpy as np
+from kserve import Model
+
+from longtail.engine.engine import Engine
+from longtail.engine.ranker_repository import INPUT, MODEL_NAME, OUTPUT
+from longtail.engine.schema import Instance, parse
+from longtail.engine.wire import pack_requests, unpack_candidates
+from longtail.errors import InvalidInput
+from longtail.events import Requests
+from longtail.metrics import REJECTED
+from longtail.retrieval import Candidates
+from serving.tensors import Hop, HopFailed
+
+NAME = "recommender"
+READY_EVERY_S = 1.0
+logger = logging.getLogger("longtail.recommender")
+
+
+def retriever_hop(address: str, deadline_s: float, version: str, n_sources: int):
+    """`Retrieve` over gRPC; its `close` attribute closes the channel."""
+    hop = Hop("retriever", address, deadline_s)
+
+    async def retrieve(requests: Requests, n: int) -> Candidates:
+        answer = await hop(pack_requests(requests) | {"n": np.array([n], np.int64)}, version)
+        try:
+            return unpack_candidates(answer, n_sources)
+        except InvalidInput as error:
+            raise HopFailed(str(error), "malformed") from None
+
+    retrieve.close = hop.close  # type: ignore[attr-defined]
+    return retrieve
+
+
+def ranker_hop(address: str, deadline_s: float):
+    """`Score` over gRPC against Triton; its `close` attribute closes the channel."""
+    hop = Hop(MODEL_NAME, address, deadline_s)
+
+    async def score(features: np.ndarray) -> np.ndarray:
+        if not len(features):
+            return np.empty(0, np.float32)
+        answer = await hop({INPUT: features})
+        if OUTPUT not in answer:
+            raise HopFailed(f"the ranker sent no tensor {OUTPUT}", "malformed")
+        return answer[OUTPUT].reshape(-1)
+
+    score.close = hop.close  # type: ignore[attr-defined]
+    return score
+
+
+class RecommenderModel(Model):
+    """`{"instances": [...]}` -> `{"predictions": [...]}`; ready means that a recommendation came through just now."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(NAME)
+        self.engine = engine
+        self._checked = (0.0, False)
+        self.ready = True
+
+    async def predict(self, payload: object, headers: dict[str, str] | None = None) -> dict:
+        """A list for each instance; a malformed body is a 400 that names the field."""
+        try:
+            request = parse(_body(payload))
+        except InvalidInput as error:
+            REJECTED.labels(re.sub(r"\[\d+\]", "", str(error).split(":")[0])[:60]).inc()
+            raise kserve.errors.InvalidInput(str(error)) from None
+        lists = await self.engine.recommend(request.instances)
+        return {"predictions": [r.model_dump(exclude_none=True) for r in lists]}
+
+    async def healthy(self) -> bool:
+        """Whether a list with items comes out now; the verdict is kept for a second so that probes stay cheap.
+
+        A dead ranker or retriever does not make the recommender unready: its fallback is what must keep answering.
+        """
+        now = time.monotonic()
+        if now - self._checked[0] > READY_EVERY_S:
+            try:
+                lists = await asyncio.wait_for(self.engine.recommend([Instance(k=1)]), 10)
+                self._checked = (now, bool(lists[0].items))
+            except Exception as error:  # noqa: BLE001 - a probe's answer is yes or no
+                logger.error("not ready: %s: %s", type(error).__name__, error)
+                self._checked = (now, False)
+        return self._checked[1]
+
+    def stop(self) -> None:
+        """Drain what is logged, then stop."""
+        self.ready = False
+        if self.engine.feature_log is not None:
+            self.engine.feature_log.close()
+
+
+def _body(payload: object) -> object:
+    """The JSON body, whatever content type it came with."""
+    if isinstance(payload, (bytes, str)):
+        try:
+            return json.loads(payload)
+        except ValueError as error:
+            raise InvalidInput(f"body: is not JSON ({error})") from None
+    return payload

@@ -1,0 +1,1 @@
+"""The retriever: user tower, index and the other candidate sources behind one KServe predictor."""
