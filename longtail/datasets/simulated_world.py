@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,10 @@ class Truth:
         with np.load(Path(folder) / "truth.npz") as data:
             return Truth(**{k: (data[k].item() if data[k].ndim == 0 else data[k]) for k in data.files})
 
+    def renamed(self, user_ids: list[str]) -> Truth:
+        """The same people under other ids."""
+        return replace(self, user_ids=np.array(user_ids))
+
     def utility(self, users: np.ndarray, items: np.ndarray, day: np.ndarray | float) -> np.ndarray:
         """Standardised utility, float32, of user and item indices that broadcast, on a (fractional) day."""
         taste = np.where(np.asarray(day) >= self.drift_day, 1, 0)
@@ -151,7 +155,7 @@ def build_world(
         drift.start_day if drift else NEVER, drift.prices if drift else 1.0, 0.0, 1.0,
     )  # fmt: skip
     sample = truth.utility(rng.integers(0, users, 20_000), rng.integers(0, items, 20_000), 0.0)
-    truth = Truth(**{**vars(truth), "center": float(sample.mean()), "scale": float(sample.std()) or 1.0})
+    truth = replace(truth, center=float(sample.mean()), scale=float(sample.std()) or 1.0)
     return truth, _item_frame(rng, truth, paths, item_vector, own)
 
 
