@@ -152,3 +152,33 @@ def test_the_same_expressions_compile_for_spark(monkeypatch: pytest.MonkeyPatch)
         sql = str(ibis.to_sql(expression, dialect="pyspark"))
         assert "ASOF" not in sql.upper() and "HUGEINT" not in sql.upper()
         assert set(expression.schema().values()) <= {ibis.dtype("int64"), ibis.dtype("int32")}
+
+
+def test_a_second_engine_computes_the_same_bits(log: Log, taken: batch.Snapshots):
+    import ibis
+    import pyarrow as pa
+
+    engine = ibis.sqlite.connect()
+    arrays = {n: getattr(log, n) for n in batch.EVENT_COLUMNS if n != "category"}
+    arrays["category"] = make_catalogue().category[log.item]
+    anchor = STAMPS[0] % DAY_US
+    stamps = {"bucket": [(stamp - anchor) // DAY_US for stamp in STAMPS]}
+    for name, columns in (("events", arrays), ("weights", batch.decay_weights()), ("stamps", stamps)):
+        pa.table(columns).to_pandas().to_sql(name, engine.con, index=False)
+    coded = batch.coded_events(engine.table("events"), anchor)
+    for days in (batch.item_days, batch.user_days, batch.session_days, batch.user_category_days):
+        engine.create_table(days.__name__, days(coded))
+    tables = {name: engine.table(name) for name in engine.list_tables()}
+    items = batch.item_snapshot(tables["item_days"], tables["weights"], tables["stamps"])
+    users = batch.user_snapshot(tables["user_days"], tables["session_days"], tables["stamps"])
+    categories = batch.user_category_snapshot(tables["user_category_days"], tables["stamps"])
+    for stamp, bucket in zip(STAMPS, stamps["bucket"], strict=True):
+        for entity, names, expression in (("item", ITEM_SNAPSHOT, items), ("user", USER_SNAPSHOT, users)):
+            rows = engine.to_pandas(expression.filter(expression.bucket == bucket)).set_index(entity)
+            expected = pd.DataFrame(getattr(taken, entity)(stamp)).loc[rows.index]
+            np.testing.assert_array_equal(rows[list(names)].to_numpy(np.int64), expected.to_numpy())
+        rows = engine.to_pandas(categories.filter(categories.bucket == bucket)).sort_values(["user", "category"])
+        got = taken.user_category(stamp)
+        np.testing.assert_array_equal(rows["category"], got.category)
+        for name, column in got.columns.items():
+            np.testing.assert_array_equal(rows[name], column, err_msg=name)
