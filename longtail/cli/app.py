@@ -7,7 +7,7 @@ import typer
 from typer.exceptions import TyperException
 
 from longtail import __version__
-from longtail.cli import benchmark, registry
+from longtail.cli import benchmark, data, registry, serving
 from longtail.cli.terminal import one_line_errors
 from longtail.errors import InvalidInput
 
@@ -39,6 +39,9 @@ def longtail(
     """
 
 
+app.command("import")(data.import_shop)
+app.command()(data.simulate)
+app.command()(serving.recommend)
 app.add_typer(registry.app, name="registry")
 app.command()(benchmark.benchmark)
 

@@ -21,3 +21,11 @@ SeedOption = Annotated[int, typer.Option(help="Seed of everything random: the sa
 ShopArgument = Annotated[
     Path, typer.Argument(help="Folder that `longtail import` or `longtail simulate` made.", show_default=False)
 ]
+KeyFileOption = Annotated[
+    Path,
+    typer.Option(
+        help="File with the key of the pseudonyms, made when absent; LONGTAIL_PSEUDONYM_KEY goes before it. "
+        "Servers need the same key.",
+    ),
+]
+DEFAULT_KEY_FILE = Path("runs/pseudonym.key")
