@@ -49,8 +49,8 @@ class TwoTowerConfig:
     uniform_negatives: int = 1024
     strength_power: float = 0.5  # weight of a target = event strength to this power
     propensity_floor: float = 0.0  # > 0: weight also by 1 / max(propensity, floor) where it was logged
-    batch_targets: int = 6400
-    learning_rate: float = 3e-3
+    batch_targets: int = 3200
+    learning_rate: float = 5e-3
     weight_decay: float = 0.0
     epochs: int = 20
     epoch_targets: int = 2_000_000  # a longer log is sampled afresh for each epoch

@@ -171,9 +171,12 @@ class Trainer:
         users, targets = self.validation_vectors(vectors)
         if not len(users):
             return 0.0
-        scores = users @ vectors.T
-        rank = 1 + (scores > scores[np.arange(len(targets)), targets][:, None]).sum(1)
-        return float(np.mean(1 / np.log2(1 + rank)))
+        gain, block = 0.0, max(1, 50_000_000 // len(vectors))
+        for i in range(0, len(users), block):
+            scores, own = users[i : i + block] @ vectors.T, targets[i : i + block]
+            rank = 1 + (scores > scores[np.arange(len(own)), own][:, None]).sum(1)
+            gain += float((1 / np.log2(1 + rank)).sum())
+        return gain / len(users)
 
     def _save(self) -> None:
         state = {

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from longtail.errors import InvalidBundle, InvalidInput
-from longtail.retrieval.index import FLAT_UP_TO, HNSW_UP_TO, VectorIndex, choose_kind
+from longtail.retrieval.index import FLAT_UP_TO, VectorIndex, choose_kind
 
 
 def _vectors(n: int = 2000, dim: int = 16, seed: int = 0) -> np.ndarray:
@@ -12,8 +12,7 @@ def _vectors(n: int = 2000, dim: int = 16, seed: int = 0) -> np.ndarray:
 
 def test_the_kind_follows_the_size_of_the_catalogue() -> None:
     assert choose_kind(100) == "flat"
-    assert choose_kind(FLAT_UP_TO + 1, gpu=False) == "hnsw"
-    assert choose_kind(HNSW_UP_TO + 1) == "ivf"
+    assert choose_kind(FLAT_UP_TO + 1) == "ivf"
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
