@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
 import xgboost as xgb
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from longtail.errors import InvalidInput
-from longtail.events import Log, Shop
+from longtail.events import Log, Requests, Shop
 from longtail.features.batch import Snapshots, snapshots
 from longtail.features.request import feature_list
-from longtail.ranking.groups import Unit, requests_of_window
+from longtail.ranking.groups import Unit, Wanted, requests_of_window
 from longtail.ranking.objective import gains
 from longtail.ranking.propensity import examination, inverse_propensity
 from longtail.ranking.ranker import RankerConfig, TrainingRows, train_ranker
@@ -23,6 +24,7 @@ from longtail.retrieval.base import CandidateSource
 from longtail.retrieval.blend import Blend, fit_blend
 from longtail.retrieval.content import content_matrix
 from longtail.retrieval.sources import SourcesConfig, fit_sources
+from longtail.retrieval.two_tower import TwoTowerConfig
 from longtail.schema import DAY_US
 
 Report = Callable[[str], None]
@@ -43,11 +45,28 @@ class TrainingConfig:
     negatives: float = 0.25  # share of the candidates nobody wanted that the ranker sees
     depth: int = 120  # items each source proposes
     repeats: bool = True  # may an item that the person already has be shown again
+    history: int = 100  # newest events of a person that a request carries, in training as in serving
+    known_only: bool = False  # leave out people without a history
     objective: str = "conversion"
     propensity_weights: bool = True
     sources: SourcesConfig = field(default_factory=SourcesConfig)
+    two_tower: TwoTowerConfig = field(default_factory=TwoTowerConfig)
     ranker: RankerConfig = field(default_factory=RankerConfig)
     seed: int = 0
+
+    @staticmethod
+    def parse(text: str) -> TrainingConfig:
+        """The configuration of a JSON object; keys it leaves out keep their defaults.
+
+        Raises:
+            InvalidInput: not JSON, an unknown key, or a value of another type.
+        """
+        try:
+            return TypeAdapter(TrainingConfig, config=ConfigDict(extra="forbid")).validate_json(text or "{}")
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the text"
+            raise InvalidInput(f"training configuration: {where}: {first['msg']}") from None
 
 
 @dataclass(frozen=True)
@@ -76,6 +95,18 @@ class TrainingSet:
         retriever = Retriever(sources, blend, self.config.depth, self.config.repeats)
         return Stage(time, retriever, self.snapshots, self.shop.catalogue, self.content)
 
+    def requests(self, start: int, stop: int, limit: int | None = None) -> tuple[Requests, Wanted]:
+        """Requests of a window, at most `limit` (default: the configuration's), and what each led to."""
+        c = self.config
+        return requests_of_window(
+            self.positives, self.gain, self.weight, self.shop.segment, start, stop, c.unit, c.repeats,
+            limit or c.requests, c.seed, c.history, c.known_only,
+        )  # fmt: skip
+
+    def windows(self, skip: int = 0) -> list[tuple[int, int]]:
+        """(start, stop) of the training windows, newest first, without the newest `skip`."""
+        return list(zip(self.stamps[1:], self.stamps[:-1], strict=True))[skip:]
+
 
 def prepare(shop: Shop, until: int, config: TrainingConfig) -> TrainingSet:
     """Gains, weights, content and snapshots for windows that end at `until` (microseconds, exclusive)."""
@@ -98,46 +129,52 @@ def prepare(shop: Shop, until: int, config: TrainingConfig) -> TrainingSet:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A ranker, the blend learned beside it, and what it was learned from."""
+class Proposals:
+    """What retrieval proposed for the requests of past windows, labelled: all that the ranker and the blend learn from.
 
-    booster: xgb.Booster
-    blend: Blend
-    figures: dict[str, float]
+    `scores`, `ranks` float32 [N, S] belong to the rows; `recall` is the share of wanted items that were proposed.
+    """
+
+    rows: TrainingRows
+    scores: np.ndarray
+    ranks: np.ndarray
+    sources: list[str]
+    recall: float
 
 
-def learn(data: TrainingSet, shared: list[CandidateSource], windows: list[tuple[int, int]], report: Report) -> Trained:
-    """Propose, label and rank the given windows [(start, stop), ...]: one ranker and one blend over all of them."""
+def propose(
+    data: TrainingSet, shared: list[CandidateSource], windows: list[tuple[int, int]], report: Report
+) -> Proposals:
+    """Ask retrieval, as it was at the start of each window [(start, stop), ...], and label by what followed."""
     config = data.config
-    parts: list[TrainingRows] = []
-    evidence: list[tuple[np.ndarray, np.ndarray]] = []
+    parts: list[tuple[TrainingRows, np.ndarray, np.ndarray, float]] = []
     names: list[str] = []
-    recalls = []
-    for start, stop in windows:
+    for number, (start, stop) in enumerate(windows, 1):
         stage = data.stage(start, shared)
         names = stage.retriever.names
-        requests, wanted = requests_of_window(
-            data.positives, data.gain, data.weight, data.shop.segment, start, stop, config.unit, config.repeats,
-            config.requests, config.seed,
-        )  # fmt: skip
-        rows, scores, ranks, recall = training_rows(stage, requests, wanted, config.negatives, None, config.seed)
-        report(f"window {len(parts) + 1}/{len(windows)}: {len(requests)} requests, {len(rows.gain)} rows, "
-               f"{recall:.1%} of the wanted items proposed")  # fmt: skip
-        if len(rows.sizes):
-            parts.append(rows)
-            evidence.append((scores, ranks))
-            recalls.append(recall)
+        requests, wanted = data.requests(start, stop)
+        found = training_rows(stage, requests, wanted, config.negatives, None, config.seed)
+        report(f"window {number} of {len(windows)}: {len(requests)} requests, {len(found[0].gain)} candidates, "
+               f"{found[3]:.0%} of what was wanted is among them")  # fmt: skip
+        if len(found[0].sizes):
+            parts.append(found)
     if not parts:
-        raise InvalidInput("the ranker has nothing to learn from: no past request led to an item that was proposed")
-    rows = TrainingRows(
-        *(np.concatenate([getattr(p, f) for p in parts]) for f in ("features", "gain", "sizes", "weight"))
-    )
-    scores, ranks = (np.concatenate([e[j] for e in evidence]) for j in (0, 1))
-    blend = fit_blend(scores, ranks, rows.gain > 0)
-    booster = train_ranker(rows, [f.name for f in feature_list(names)], config.ranker)
-    figures = {
-        "rows": float(len(rows.gain)),
-        "groups": float(len(rows.sizes)),
-        "candidate_recall": float(np.mean(recalls)),
-    }
-    return Trained(booster, blend, figures)
+        raise InvalidInput(
+            "the ranker has nothing to learn from: no past request led to an item that was proposed; "
+            "use more events, or longer windows"
+        )
+    columns = ("features", "gain", "sizes", "weight")
+    rows = TrainingRows(*(np.concatenate([getattr(p[0], c) for p in parts]) for c in columns))
+    scores, ranks = (np.concatenate([p[j] for p in parts]) for j in (1, 2))
+    return Proposals(rows, scores, ranks, names, float(np.mean([p[3] for p in parts])))
+
+
+def learn(proposals: Proposals, config: TrainingConfig) -> tuple[xgb.Booster, Blend]:
+    """The ranker, and the blend that orders candidates before it."""
+    names = [f.name for f in feature_list(proposals.sources)]
+    return train_ranker(proposals.rows, names, config.ranker), learn_blend(proposals)
+
+
+def learn_blend(proposals: Proposals) -> Blend:
+    """The blend of what each source said of wanted and unwanted candidates."""
+    return fit_blend(proposals.scores, proposals.ranks, proposals.rows.gain > 0)

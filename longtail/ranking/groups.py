@@ -15,9 +15,9 @@ Unit = Literal["window", "session", "event"]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What each request led to, ragged: `indptr` int64 [B + 1], `item` int64 ascending within a request, `gain` float32.
+    """What each request led to, ragged.
 
-    `weight` float32 [B]: inverse examination propensity of the events behind it.
+    `indptr` int64 [B + 1], `item` int64 ascending within a request, `gain` float32; `weight` float32 [B]: inverse examination propensity of the events behind it.
     """
 
     indptr: np.ndarray

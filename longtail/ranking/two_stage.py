@@ -92,6 +92,16 @@ def recommend(
     return out
 
 
+def source_lists(stage: Stage, requests: Requests, k: int) -> dict[str, np.ndarray]:
+    """What each source alone would show: name -> int64 [B, k] padded with -1."""
+    out = {name: np.full((len(requests), k), -1, np.int64) for name in stage.retriever.names}
+    for a in range(0, len(requests), CHUNK):
+        part = requests.take(np.arange(a, min(a + CHUNK, len(requests))))
+        for source in stage.retriever.sources:
+            out[source.name][a : a + len(part)] = source.retrieve(part, k)[0]
+    return out
+
+
 def best_of(rows: np.ndarray, items: np.ndarray, score: np.ndarray, n_requests: int, k: int) -> np.ndarray:
     """Top k items of each request by score, int64 [n_requests, k] padded with -1; ties to the smaller item."""
     order = np.lexsort((items, -score, rows))

@@ -1,0 +1,295 @@
+"""The steps of a training run: each reads folders, writes one folder and returns its figures.
+
+The pipeline's components call these and nothing else. A step writes into a folder that it may find half-filled by a run
+that was killed: it starts over, except the two-tower, which goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longtail.errors import InvalidInput
+from longtail.events import Shop
+from longtail.training import Proposals, TrainingConfig, TrainingSet, learn_blend, prepare, propose
+
+Figures = dict[str, Any]
+JUDGED = 3_000  # requests of the newest window that the evaluation answers
+
+
+def say(line: str) -> None:
+    """A line of progress; a step's output is its log."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def ingest(
+    reader: str, source: str, out: Path, key_file: str = "", mapping: str = "", max_bad_share: float = 0.05
+) -> Figures:
+    """Raw events to an imported shop; the reader `shop` takes a folder that is one already."""
+    from longtail.datasets.importing import import_shop
+
+    if reader == "shop":
+        Shop.load(source)
+        with _fresh(out) as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("truth"))
+        return json.loads((out / "import.json").read_text())
+    keys = Path(key_file) if key_file else None
+    shutil.rmtree(out, ignore_errors=True)
+    return import_shop(reader, Path(source), out, key_file=keys, mapping=Path(mapping) if mapping else None,
+                       max_bad_share=max_bad_share)  # fmt: skip
+
+
+def build_features(shop: Path, out: Path, config: TrainingConfig) -> Figures:
+    """Daily snapshots of the last training window, as Feast reads them."""
+    from longtail.features.batch import snapshots
+    from longtail.features.offline import write_snapshots
+    from longtail.schema import DAY_US
+
+    loaded = Shop.load(shop)
+    until = end_of(loaded)
+    first = int(loaded.log.time.min())
+    days = [until - d * DAY_US for d in range(config.window_days + 1) if until - d * DAY_US > first] or [until]
+    taken = snapshots(loaded.log, loaded.catalogue, days)
+    with _fresh(out) as folder:
+        write_snapshots(taken, folder, loaded.user_ids, loaded.catalogue)
+    say(f"{len(days)} daily snapshots of {loaded.log.n_users} users and {loaded.log.n_items} items")
+    return {"days": len(days), "users": loaded.log.n_users, "items": loaded.log.n_items}
+
+
+def train_two_tower(shop: Path, out: Path, config: TrainingConfig) -> Figures:
+    """The two-tower, trained on what lies before the first training window."""
+    from longtail.retrieval.two_tower_training import train_two_tower as train
+
+    data = load(shop, config)
+    past = data.positives.before(data.stamps[-1])
+    figures = train(past, data.shop.catalogue, data.shop.segment, config.two_tower, out, config.seed)
+    say(f"two-tower: {figures['epochs']} epochs, validation ndcg {figures['validation_ndcg']:.4f}")
+    return figures
+
+
+def build_index(tower: Path, out: Path, config: TrainingConfig) -> Figures:
+    """The FAISS index over the item vectors, its recall measured against brute force."""
+    from longtail.retrieval.index import VectorIndex
+
+    with _fresh(out) as folder:
+        shutil.copytree(tower, folder, dirs_exist_ok=True)
+        vectors = np.load(folder / "item_vectors.npy")
+        index = VectorIndex.build(vectors, kind=config.two_tower.index_kind, seed=config.seed)
+        index.save(folder)
+    say(f"{index.figures.kind} index of {len(vectors)} items, recall@100 {index.figures.recall_at_100:.3f}")
+    return asdict(index.figures)
+
+
+def build_candidates(shop: Path, index: Path, out: Path, config: TrainingConfig) -> Figures:
+    """Past requests with what retrieval would have proposed then (`training.npz`), and today's sources (`retrieval/`).
+
+    The newest window is left to the evaluation.
+    """
+    from longtail.retrieval.two_tower import TwoTower
+
+    data = load(shop, config)
+    shared = [TwoTower.load(index)]
+    windows = data.windows(skip=1) or data.windows()
+    if not windows:
+        raise InvalidInput("the log is too short for a training window: import a longer log, or shorten window_days")
+    proposals = propose(data, list(shared), windows, say)
+    blend = learn_blend(proposals)
+    stage = data.stage(data.until, list(shared), blend)
+    with _fresh(out) as folder:
+        stage.retriever.save(folder / "retrieval")
+        np.savez(folder / "training.npz", **asdict(proposals.rows), scores=proposals.scores, ranks=proposals.ranks)
+        about = {"sources": proposals.sources, "recall": proposals.recall, "windows": windows}
+        (folder / "about.json").write_text(json.dumps(about))
+    return {
+        "requests": len(proposals.rows.sizes),
+        "rows": len(proposals.rows.gain),
+        "candidate_recall": proposals.recall,
+    }
+
+
+def train_ranker(candidates: Path, out: Path, config: TrainingConfig) -> Figures:
+    """LambdaMART over the proposed candidates, as a Triton model repository."""
+    from longtail.engine.ranker_repository import write_repository
+    from longtail.features.request import feature_list
+    from longtail.ranking.ranker import train_ranker as train
+
+    proposals = read_proposals(candidates)
+    features = feature_list(proposals.sources)
+    booster = train(proposals.rows, [f.name for f in features], config.ranker)
+    gain = booster.get_score(importance_type="total_gain")
+    importance = {name: value / sum(gain.values()) for name, value in gain.items()}
+    with _fresh(out) as folder:
+        booster.save_model(folder / "booster.ubj")
+        write_repository(folder / "booster.ubj", len(features), folder / "ranker")
+        (folder / "features.json").write_text(json.dumps([asdict(f) for f in features], indent=1))
+        (folder / "importance.json").write_text(json.dumps(importance, indent=1))
+    say(f"ranker: {config.ranker.rounds} trees over {len(features)} features, {len(proposals.rows.gain)} rows")
+    return {"trees": config.ranker.rounds, "features": len(features), "rows": len(proposals.rows.gain)}
+
+
+def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path, config: TrainingConfig) -> Figures:
+    """Judge both stages as one system on the newest window, which neither the sources nor the ranker saw."""
+    import xgboost as xgb
+
+    from longtail.evaluation import baselines
+    from longtail.evaluation.metrics import Truth, per_case
+    from longtail.evaluation.report import write_report
+    from longtail.evaluation.system import judge
+    from longtail.ranking.two_stage import recommend, source_lists
+    from longtail.retrieval.two_tower import TwoTower
+
+    data = load(shop, config)
+    start, stop = data.windows()[0]
+    proposals = read_proposals(candidates)
+    stage = data.stage(start, [TwoTower.load(index)], learn_blend(proposals))
+    requests, wanted = data.requests(start, stop, limit=JUDGED)
+    if not len(requests):
+        raise InvalidInput("nobody wanted anything in the newest window: nothing can be judged, import a longer log")
+    booster = xgb.Booster(model_file=ranker / "booster.ubj")
+    known = data.positives.before(start)
+    popularity = baselines.popularity(known)
+    had = None if config.repeats else requests.history
+    k = 20
+    lists = {
+        "longtail": recommend(stage, booster, requests, k),
+        "unranked blend": recommend(stage, None, requests, k),
+        "popular": baselines.popular_lists(popularity, len(requests), k, had),
+        "repeats": baselines.repeat_lists(requests.history, k),
+        "item-kNN": baselines.item_knn_lists(known, requests.history, k, exclude_history=not config.repeats),
+    }
+    alone = source_lists(stage, requests, k)
+    roles: dict[str, Any] = dict.fromkeys(list(lists)[1:], "baseline") | {f"source {n}": "source" for n in alone}
+    lists |= {f"source {name}": found for name, found in alone.items()}
+    truth = Truth(wanted.indptr, wanted.item, wanted.gain)
+    report = judge(
+        lists, truth, main="longtail", n_items=len(data.shop.catalogue), item_popularity=popularity,
+        cold_user=requests.history.lengths == 0, groups=data.shop.catalogue.category, roles=roles,
+        importance=json.loads((ranker / "importance.json").read_text()), seed=config.seed,
+    )  # fmt: skip
+    cases = per_case(lists["longtail"], truth, (10, 20))
+    with _fresh(out) as folder:
+        write_report(report, folder, title="How well does it recommend?")
+        np.save(folder / "cases.npy", cases["ndcg@10"])
+        (folder / "figures.json").write_text(json.dumps(report.figures(), indent=1))
+    say(f"ndcg@10 {report.figures()['ndcg@10']:.4f} on {len(requests)} requests of the newest window")
+    return report.figures()
+
+
+def register(
+    shop: Path, features: Path, index: Path, candidates: Path, ranker: Path, evaluation: Path, out: Path,
+    registry: str, config: TrainingConfig, rules: str = "", metric: str = "ndcg@10", margin: float = 0.0,
+) -> Figures:  # fmt: skip
+    """Put the bundle together and register it; it becomes champion if it beats the champion by `margin`."""
+    from longtail.registry import Registry
+
+    loaded = Shop.load(shop)
+    about = json.loads((shop / "import.json").read_text())
+    figures = json.loads((evaluation / "figures.json").read_text())
+    shutil.rmtree(out, ignore_errors=True)
+    manifest, card = write_bundle(loaded, about, features, candidates, ranker, evaluation, out, figures, config, rules)
+    known = str(about.get("fingerprint", manifest.data_fingerprint))
+    version = Registry(registry).register(
+        out, figures, {"config": json.dumps(asdict(config))}, card, known, metric=metric, margin=margin,
+        cases=np.load(evaluation / "cases.npy"),
+    )  # fmt: skip
+    say(f"version {version.number} is {', '.join(version.aliases) or 'kept'}: {version.decision}")
+    return {"version": version.number, "aliases": list(version.aliases), "bundle": manifest.version}
+
+
+def write_bundle(
+    shop: Shop, about: Figures, features: Path, candidates: Path, ranker: Path, evaluation: Path, out: Path,
+    figures: Figures, config: TrainingConfig, rules: str,
+) -> tuple[Any, str]:  # fmt: skip
+    """Everything that serving needs, in one immutable folder; returns its manifest and its model card."""
+    from longtail.engine.bundle import publishing, write_manifest
+    from longtail.engine.online import write_people
+    from longtail.engine.parts import write_catalogue, write_fallback
+    from longtail.features.batch import snapshots
+    from longtail.features.offline import USER_CATEGORY_FILE, USER_FILE
+    from longtail.retrieval.content import content_matrix
+    from longtail.retrieval.lists import popular, popular_in_segment
+
+    until = end_of(shop)
+    item = snapshots(shop.log, shop.catalogue, [until]).item(until)
+    positives = shop.log.positives
+    everyone = popular(positives, until, 30.0, "popular", "")
+    segments = popular_in_segment(positives, shop.segment, len(shop.segments), until, "segment", "")
+    with publishing(out) as folder:
+        write_catalogue(folder, shop.catalogue, item, until, content_matrix(shop.catalogue))
+        shutil.copytree(candidates / "retrieval", folder / "retrieval")
+        shutil.copytree(ranker / "ranker", folder / "ranker" / "ranker")
+        shutil.copyfile(ranker / "features.json", folder / "ranker" / "features.json")
+        shutil.copytree(evaluation, folder / "evaluation")
+        by_segment = {str(n): segments.order[s + 1, :200] for s, n in enumerate(shop.segments)}
+        write_fallback(folder, shop.catalogue.item_ids, everyone.order[0, :500], by_segment)
+        write_people(folder, shop.log, shop.user_ids, shop.segment, shop.segments, config.history)
+        for name in (USER_FILE, USER_CATEGORY_FILE):
+            shutil.copyfile(features / name, folder / name)
+        if rules:
+            shutil.copyfile(rules, folder / "rules.yaml")
+        card = _card(folder, shop, about, config)
+        (folder / "MODEL_CARD.md").write_text(card)
+        manifest = write_manifest(folder, figures, str(about.get("fingerprint", "")))
+    return manifest, card
+
+
+def _card(folder: Path, shop: Shop, about: Figures, config: TrainingConfig) -> str:
+    from longtail.evaluation.card import Data, Training, model_card
+    from longtail.evaluation.system import Report
+    from longtail.features.request import feature_list, schema_hash
+
+    report = Report.from_json((folder / "evaluation" / "report.json").read_text())
+    names = [s["name"] for s in json.loads((folder / "retrieval" / "config.json").read_text())["sources"]]
+    first, last = (str(np.datetime64(int(t), "us"))[:19] for t in (shop.log.time.min(), shop.log.time.max()))
+    data = Data(str(about.get("reader", "shop")), str(about.get("fingerprint", "")), len(shop.log), shop.log.n_users,
+                shop.log.n_items, first, last)  # fmt: skip
+    params = {k: v for k, v in asdict(config).items() if not isinstance(v, dict)}
+    training = Training(params, names, len(feature_list(names)), schema_hash(names), seed=config.seed)
+    return model_card(last, last, report, data, training)
+
+
+def end_of(shop: Shop) -> int:
+    """Just after the newest event, microseconds."""
+    return int(shop.log.time.max()) + 1
+
+
+def load(shop: Path, config: TrainingConfig) -> TrainingSet:
+    """The training set of an imported shop; its windows end with the log."""
+    loaded = Shop.load(shop)
+    return prepare(loaded, end_of(loaded), config)
+
+
+def read_proposals(candidates: Path) -> Proposals:
+    """What `build_candidates` wrote."""
+    from longtail.ranking.ranker import TrainingRows
+
+    about = json.loads((candidates / "about.json").read_text())
+    with np.load(candidates / "training.npz") as stored:
+        rows = TrainingRows(*(stored[name] for name in ("features", "gain", "sizes", "weight")))
+        return Proposals(rows, stored["scores"], stored["ranks"], about["sources"], about["recall"])
+
+
+@contextmanager
+def _fresh(out: Path) -> Iterator[Path]:
+    """A folder to fill beside `out`, put in its place at the end."""
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.parent / f".{out.name}.{os.getpid()}.part"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        shutil.rmtree(out, ignore_errors=True)
+        os.rename(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
