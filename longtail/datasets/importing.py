@@ -131,9 +131,9 @@ def build_shop(
 def _source(con: Backend, events: pd.DataFrame | Path) -> ir.Table:
     """The raw events as a table with `row`, the order they came in."""
     if isinstance(events, Path):
-        return con.sql(f"SELECT *, file_row_number AS row FROM read_parquet('{_quoted(events)}', file_row_number = true)").drop(
-            "file_row_number"
-        )
+        scan = f"read_parquet('{_quoted(events)}', file_row_number = true)"
+        con.raw_sql(f"CREATE TEMP VIEW raw_events AS SELECT * EXCLUDE file_row_number, file_row_number AS row FROM {scan}")
+        return con.table("raw_events")
     if events.empty:
         raise InvalidInput("there are no events: nothing to import")
     frame = events.reset_index(drop=True)
