@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 import xgboost as xgb
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from longtail.errors import InvalidInput
 from longtail.events import Log, Requests, Shop
@@ -38,6 +39,8 @@ class TrainingConfig:
     each event (`event`); choose what is nearest to how lists are asked for.
     """
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
     unit: Unit = "session"
     windows: int = 4
     window_days: int = 7
@@ -62,7 +65,7 @@ class TrainingConfig:
             InvalidInput: not JSON, an unknown key, or a value of another type.
         """
         try:
-            return TypeAdapter(TrainingConfig, config=ConfigDict(extra="forbid")).validate_json(text or "{}")
+            return TypeAdapter(TrainingConfig).validate_json(text or "{}")
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the text"

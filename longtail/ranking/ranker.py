@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import xgboost as xgb
@@ -13,6 +14,8 @@ from longtail.errors import InvalidInput
 @dataclass(frozen=True)
 class RankerConfig:
     """LambdaMART's size and how fast it learns."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     rounds: int = 300
     eta: float = 0.06

@@ -14,7 +14,10 @@ _WORD = re.compile(r"[a-z0-9_]+")
 
 
 def content_matrix(catalogue: Catalogue, max_share: float = 0.2) -> sp.csr_matrix:
-    """Rows of unit length, csr float32 [I, V]; tokens of one item only, or of more than `max_share` of all, are left out."""
+    """Rows of unit length, csr float32 [I, V].
+
+    Tokens of one item only, or of more than `max_share` of all items, tell nothing and are left out.
+    """
     frame = catalogue.frame
     owner: list[int] = []
     tokens: list[str] = []

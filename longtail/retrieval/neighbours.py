@@ -161,8 +161,7 @@ def keep_best(table: sp.csr_matrix, k: int) -> sp.csr_matrix:
         chosen = size > kth
         chosen[np.flatnonzero(size == kth)[: k - chosen.sum()]] = True
         keep[row] = chosen
-    counts = np.add.reduceat(keep, table.indptr[:-1]) * (np.diff(table.indptr) > 0)
-    indptr = np.concatenate([[0], np.cumsum(counts)])
+    indptr = np.concatenate([[0], np.cumsum(keep)])[table.indptr]
     return sp.csr_matrix((table.data[keep], table.indices[keep], indptr), shape=table.shape)
 
 

@@ -31,9 +31,9 @@ _ROW = 2**40  # one flat key per (request, item) pair: no catalogue has that man
 class Candidates:
     """N candidates of a batch, grouped by request.
 
-    `rows` int64 [N] ascending; `items` int64 [N] ascending within a request; `scores`, `ranks` float32 [N, S]: what each
-    source says of each candidate, whoever proposed it; `blend` float32 [N] probability; `best` int64 [N] the source
-    that speaks for it most.
+    `rows` int64 [N] ascending; `items` int64 [N] ascending within a request; `scores`, `ranks` float32 [N, S]: what
+    each source says of each candidate, whoever proposed it; `blend` float32 [N] probability; `best` int64 [N] the
+    source that speaks for it most.
     """
 
     rows: np.ndarray

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,6 +21,8 @@ from longtail.retrieval.vectors import spectral
 @dataclass(frozen=True)
 class SourcesConfig:
     """Sizes of the fitted sources."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     neighbours: int = 300  # entries kept per row of a neighbour table
     ease_ridge: float = 250.0

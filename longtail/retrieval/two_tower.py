@@ -37,6 +37,8 @@ _FILES = (
 class TwoTowerConfig:
     """What to train. Sizes are numbers of vectors, events or targets; times are seconds."""
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
     dim: int = 64
     layers: int = 2
     heads: int = 2
