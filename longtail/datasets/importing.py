@@ -105,7 +105,9 @@ def build_shop(
     reasons = dict(bad.group_by(REASON).aggregate(n=bad.count()).order_by(REASON).to_pandas().itertuples(index=False))
     n_read, n_bad = int(flagged.count().to_pyarrow().as_py()), int(sum(reasons.values()))
     if n_read == 0:
-        raise InvalidInput("there are no events" + (" before the given time" if until is not None else "") + ": nothing to import")
+        raise InvalidInput(
+            "there are no events" + (" before the given time" if until is not None else "") + ": nothing to import"
+        )
     quarantine = _quarantine(bad)
     _refuse(n_read, n_bad, reasons, max_bad_share, quarantine, out)
     pq.write_table(quarantine, folder / "quarantine.parquet", compression="zstd")
@@ -132,7 +134,9 @@ def _source(con: Backend, events: pd.DataFrame | Path) -> ir.Table:
     """The raw events as a table with `row`, the order they came in."""
     if isinstance(events, Path):
         scan = f"read_parquet('{_quoted(events)}', file_row_number = true)"
-        con.raw_sql(f"CREATE TEMP VIEW raw_events AS SELECT * EXCLUDE file_row_number, file_row_number AS row FROM {scan}")
+        con.raw_sql(
+            f"CREATE TEMP VIEW raw_events AS SELECT * EXCLUDE file_row_number, file_row_number AS row FROM {scan}"
+        )
         return con.table("raw_events")
     if events.empty:
         raise InvalidInput("there are no events: nothing to import")
@@ -162,7 +166,9 @@ def _pseudonym_tables(con: Backend, events: ir.Table, pseudonymiser: Pseudonymis
     for column, kind in IDS.items():
         ids = events.select(column).distinct().to_pyarrow()[column].drop_null()
         new = pa.array(pseudonymiser.of_all(ids.to_pylist(), kind), pa.string())
-        tables[column] = _register(con, f"names_{column}", pa.table({column: ids.cast(pa.string()), f"{column}_new": new}))
+        tables[column] = _register(
+            con, f"names_{column}", pa.table({column: ids.cast(pa.string()), f"{column}_new": new})
+        )
     return tables
 
 
@@ -177,7 +183,11 @@ def _pseudonymous(events: ir.Table, names: dict[str, ir.Table]) -> ir.Table:
 def _quarantine(bad: ir.Table) -> pa.Table:
     """The bad rows with their reason and their row number in the source."""
     table = bad.drop(REJECT).order_by("row").to_pyarrow()
-    columns = [c for c in output_columns([c for c in table.column_names if c not in ("row", REASON)]) if c in table.column_names]
+    columns = [
+        c
+        for c in output_columns([c for c in table.column_names if c not in ("row", REASON)])
+        if c in table.column_names
+    ]
     return _typed(table.select([*columns, "row", REASON]))
 
 
@@ -293,5 +303,3 @@ class _Staging:
         if self.out.exists():
             self.out.rename(self.old)
         self.folder.rename(self.out)
-
-

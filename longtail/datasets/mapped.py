@@ -1,11 +1,11 @@
 """Reader for the user's own files: CSV or Parquet, told by a YAML mapping which column is what.
 
-    events: orders.csv
-    columns: {user_id: customer, item_id: sku, timestamp: ordered_at, event_type: kind}
-    event_types: {bought: purchase, seen: view}     # or `event_type: purchase` for all rows
-    timestamp: s                                    # s, ms, us, or a strftime format; without it ISO 8601
-    items: products.parquet                         # optional, as are the next
-    item_columns: {item_id: sku, title: name}
+events: orders.csv
+columns: {user_id: customer, item_id: sku, timestamp: ordered_at, event_type: kind}
+event_types: {bought: purchase, seen: view}     # or `event_type: purchase` for all rows
+timestamp: s                                    # s, ms, us, or a strftime format; without it ISO 8601
+items: products.parquet                         # optional, as are the next
+item_columns: {item_id: sku, title: name}
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def _frame(m: _Mapping, key: str, path: Path) -> pd.DataFrame:
             frame = pq.read_table(path).to_pandas()
         else:
             separator = "\t" if path.suffix.lower() == ".tsv" else ","
-            frame = pd.read_csv(path, dtype=str, encoding="utf-8-sig", sep=separator, keep_default_na=False, na_values=[""])
+            frame = pd.read_csv(
+                path, dtype=str, encoding="utf-8-sig", sep=separator, keep_default_na=False, na_values=[""]
+            )
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
     except pd.errors.EmptyDataError as error:
@@ -136,7 +138,9 @@ def _renamed(m: _Mapping, frame: pd.DataFrame, key: str, known: tuple[str, ...],
         if ours not in known:
             raise m.wrong(f"{key}.{ours}", f"is no column of Longtail: choose from {', '.join(known)}")
         if theirs not in frame:
-            raise m.wrong(f"{key}.{ours}", f"{path.name} has no column {theirs!r}: it has {', '.join(map(str, frame.columns))}")
+            raise m.wrong(
+                f"{key}.{ours}", f"{path.name} has no column {theirs!r}: it has {', '.join(map(str, frame.columns))}"
+            )
     out = pd.DataFrame({ours: frame[theirs] for ours, theirs in wanted.items()}, index=frame.index)
     rest = frame.drop(columns=[c for c in set(wanted.values()) | set(wanted) | {REJECT, "row"} if c in frame])
     return pd.concat([out, rest], axis=1)

@@ -69,7 +69,9 @@ def _items(sold: pd.DataFrame) -> pd.DataFrame:
     titles = titles.sort_values(["item_id", "n", "description"], ascending=[True, False, True], kind="stable")
     title = titles.drop_duplicates("item_id").set_index("item_id")["description"].str.strip()
     groups = sold.groupby("item_id", sort=True)
-    items = pd.DataFrame({"price": groups["unit_price"].median().astype(float).round(3), "created_at": groups["timestamp"].min()})
+    items = pd.DataFrame(
+        {"price": groups["unit_price"].median().astype(float).round(3), "created_at": groups["timestamp"].min()}
+    )
     items["title"] = title.reindex(items.index).map(str.title, na_action="ignore")
     items["text"] = title.reindex(items.index).str.lower()
     return items.reset_index()

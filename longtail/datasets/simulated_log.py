@@ -47,7 +47,9 @@ class DayLog:
         self.pieces: list[dict[str, np.ndarray]] = []
 
     @staticmethod
-    def rows(kind: str, base: dict[str, np.ndarray], items: np.ndarray, **columns: np.ndarray | None) -> dict[str, np.ndarray]:
+    def rows(
+        kind: str, base: dict[str, np.ndarray], items: np.ndarray, **columns: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
         """One piece: events of one type on `items` [n], the visit's columns [n] and optional ones."""
         piece = {name: base[name] for name in _COPIED if name in base}
         piece |= {name: values for name, values in columns.items() if values is not None}
@@ -95,7 +97,9 @@ class EventWriter:
     def __enter__(self) -> EventWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
     def write(self, log: DayLog) -> None:
@@ -128,6 +132,6 @@ class EventWriter:
 
 
 def _numbered(prefix: str, numbers: np.ndarray) -> pa.Array:
-    """"<prefix><number>" as text, null for negative numbers."""
+    """ "<prefix><number>" as text, null for negative numbers."""
     text = pa.array(numbers, mask=numbers < 0).cast(pa.string())
     return pc.binary_join_element_wise(pa.scalar(prefix), text, pa.scalar(""))

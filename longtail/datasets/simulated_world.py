@@ -111,7 +111,9 @@ def true_utility(truth: Truth, users: np.ndarray, items: np.ndarray, time: np.nd
     day = np.broadcast_to((np.asarray(time, np.float64) - truth.start_us) / DAY_US, len(users))
     late = day >= truth.drift_day
     vectors = np.where(late[:, None], truth.user_vector_after[users], truth.user_vector[users])
-    return truth._rest(vectors @ truth.item_vector[items].T, np.asarray(users)[:, None], np.asarray(items)[None], day[:, None])
+    return truth._rest(
+        vectors @ truth.item_vector[items].T, np.asarray(users)[:, None], np.asarray(items)[None], day[:, None]
+    )
 
 
 def available(truth: Truth, users: np.ndarray, time: np.ndarray | int) -> np.ndarray:
@@ -164,7 +166,9 @@ def _shares(n: int) -> np.ndarray:
     return weights / weights.sum()
 
 
-def _people(rng: np.random.Generator, n: int, leaf_vector: np.ndarray, drift: Drift | None) -> tuple[np.ndarray, np.ndarray]:
+def _people(
+    rng: np.random.Generator, n: int, leaf_vector: np.ndarray, drift: Drift | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Taste vectors before and after the drift, float32 [n, D]: each person loves a few categories, in their own style."""
 
     def draw() -> np.ndarray:
@@ -201,8 +205,12 @@ def _item_frame(
             "price": np.round(np.exp(truth.log_price.astype(np.float64)), 2),
             "margin": np.round(rng.beta(6, 10, len(rows)), 3),
             "in_stock": True,
-            "created_at": pd.to_datetime(truth.start_us + truth.created_day.astype(np.int64) * DAY_US, unit="us", utc=True),
-            "regions": [None if e else list(np.flatnonzero(s)) for e, s in zip(everywhere, truth.sold_in.T, strict=True)],
+            "created_at": pd.to_datetime(
+                truth.start_us + truth.created_day.astype(np.int64) * DAY_US, unit="us", utc=True
+            ),
+            "regions": [
+                None if e else list(np.flatnonzero(s)) for e, s in zip(everywhere, truth.sold_in.T, strict=True)
+            ],
             "min_age": np.array([18 if LEAVES[p][2] else 0 for p in paths], np.int32)[truth.leaf],
             "text": [
                 f"{t}. {' '.join(w.lower() for w in ws)} {c.replace('/', ' ').replace('-', ' ')}"

@@ -111,7 +111,14 @@ class _Shop:
         self.sessions_so_far = 0
         self.session_number = self.request_number = 0
         tops = len(truth.season_phase)
-        centre = np.stack([truth.item_vector[truth.top == t].mean(0) if (truth.top == t).any() else np.zeros(truth.item_vector.shape[1]) for t in range(tops)])  # noqa: E501
+        centre = np.stack(
+            [
+                truth.item_vector[truth.top == t].mean(0)
+                if (truth.top == t).any()
+                else np.zeros(truth.item_vector.shape[1])
+                for t in range(tops)
+            ]
+        )  # noqa: E501
         self.intent = [np.cumsum(_softmax(v @ centre.T), axis=1) for v in (truth.user_vector, truth.user_vector_after)]
 
     def adapt(self, rows: int, day: int) -> None:
@@ -268,7 +275,9 @@ class _Shop:
             self.session_number += len(of)
             part["time"] = self.rng.integers(8 * HOUR_US, 22 * HOUR_US, len(of))
             part["surface"] = np.full(len(of), 3)
-            row = DayLog.rows(kind, part, items[rows[of]], value=value[of], quantity=None if quantity is None else quantity[of])
+            row = DayLog.rows(
+                kind, part, items[rows[of]], value=value[of], quantity=None if quantity is None else quantity[of]
+            )
             self.later.setdefault(int(late), []).append(row)
 
 

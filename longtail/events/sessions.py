@@ -21,7 +21,9 @@ def sessionise(events: ir.Table, gap_us: int = GAP_US) -> ir.Table:
     events = events.mutate(keyless=events.session_id.isnull(), session_key=key)
     window = ibis.window(group_by=["keyless", "session_key"], order_by=["timestamp", "row"])
     before = events.timestamp.lag(1).over(window)
-    starts = events.mutate(start=ibis.ifelse(before.isnull() | (events.timestamp - before >= gap_us), events.timestamp, None))
+    starts = events.mutate(
+        start=ibis.ifelse(before.isnull() | (events.timestamp - before >= gap_us), events.timestamp, None)
+    )
     so_far = ibis.cumulative_window(group_by=["keyless", "session_key"], order_by=["timestamp", "row"])
     starts = starts.mutate(start=starts.start.max().over(so_far))
     made = starts.session_key + "-" + starts.start.cast("string")

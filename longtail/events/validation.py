@@ -18,7 +18,13 @@ EARLIEST_US: Final = 631_152_000_000_000  # 1990: earlier ones are seconds or mi
 TEXT: Final = (
     "event_id", "user_id", "item_id", "event_type", "session_id", "surface", "request_id", "device", "region", "device_id"
 )  # fmt: skip
-NUMBERS: Final = {"position": "int32", "value": "float64", "dwell_ms": "int64", "quantity": "float64", "propensity": "float64"}
+NUMBERS: Final = {
+    "position": "int32",
+    "value": "float64",
+    "dwell_ms": "int64",
+    "quantity": "float64",
+    "propensity": "float64",
+}
 _FAILURES: Final = 10  # pandera collects failure cases one by one: more than a few make it crawl
 
 
@@ -63,7 +69,9 @@ def contract(now_us: int) -> pandera.DataFrameSchema:
     ]
     text = {c: pandera.Column(dt.string, nullable=c not in ("event_id", "item_id", "event_type")) for c in TEXT}
     numbers = {c: pandera.Column(dt.dtype(kind), nullable=True) for c, kind in NUMBERS.items()}
-    return pandera.DataFrameSchema({**text, **numbers, "timestamp": pandera.Column(dt.int64)}, checks=checks, strict=False)
+    return pandera.DataFrameSchema(
+        {**text, **numbers, "timestamp": pandera.Column(dt.int64)}, checks=checks, strict=False
+    )
 
 
 def conform(table: ir.Table, reject: str) -> ir.Table:

@@ -32,7 +32,8 @@ class Pseudonymiser:
         """The pseudonyms of many ids, in order."""
         digest, key, prefix = hmac.digest, self._key, f"{kind}\0".encode()
         return [
-            digest(key, prefix + i.encode("utf-8", "surrogatepass"), "sha256")[:PSEUDONYM_BYTES].hex() for i in identifiers
+            digest(key, prefix + i.encode("utf-8", "surrogatepass"), "sha256")[:PSEUDONYM_BYTES].hex()
+            for i in identifiers
         ]
 
 

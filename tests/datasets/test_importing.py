@@ -20,7 +20,9 @@ from longtail.identity import Pseudonymiser, load_key
 MAPPING = "events: e.csv\ncolumns: {user_id: who, item_id: sku, timestamp: at, event_type: kind}\n"
 
 
-def write(folder: Path, rows: list[str], header: str = "event_id,who,sku,at,kind,value", mapping: str = MAPPING) -> Path:
+def write(
+    folder: Path, rows: list[str], header: str = "event_id,who,sku,at,kind,value", mapping: str = MAPPING
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "e.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     (folder / "mapping.yaml").write_text(mapping, encoding="utf-8")
@@ -136,7 +138,9 @@ def test_killed_in_the_middle_and_again_gives_the_same_bytes(tmp_path: Path, aft
         "import sys, pathlib as p; from longtail.datasets.importing import import_shop; print('go', flush=True);"
         "t = p.Path(sys.argv[1]); import_shop('mapped', t / 'src', t / 'shop', key_file=t / 'key')"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, start_new_session=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, start_new_session=True
+    )
     assert child.stdout is not None and child.stdout.readline() == b"go\n"
     time.sleep(after * 0.3)
     os.kill(child.pid, signal.SIGKILL)
