@@ -9,6 +9,7 @@ import os
 from grpc import aio
 from kserve import Model, ModelServer
 from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING
+from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.server import GRPCServer
@@ -22,6 +23,16 @@ MAX_MESSAGE = 256 * 1024 * 1024
 def host() -> str:
     """Where servers listen: loopback, unless `LONGTAIL_HOST` says otherwise (0.0.0.0 in a container)."""
     return os.environ.get(HOST_VARIABLE, "127.0.0.1")
+
+
+class _Probing(DataPlane):
+    """Readiness probes ask the model's own `probe` where it has one; requests only look at its flag."""
+
+    async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:
+        probe = getattr(self.model_registry.get_model(model_name), "probe", None)
+        if probe is None or disable_predictor_health_check:
+            return await super().model_ready(model_name, True)
+        return await probe()
 
 
 class _Grpc(GRPCServer):
@@ -51,6 +62,7 @@ class Server(ModelServer):
             http_port=http_port, grpc_port=grpc_port or 0, enable_grpc=grpc_port is not None, workers=1,
             enable_latency_logging=False, grace_period=grace_s,
         )  # fmt: skip
+        self.dataplane = _Probing(self.registered_models)
         # One line per request costs more than some stages of the request.
         for name in ("uvicorn.access", "kserve.trace"):
             logging.getLogger(name).setLevel(logging.WARNING)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from longtail.errors import InvalidBundle, InvalidInput
-from longtail.features.request import schema_hash
+from longtail.features.request import feature_list, schema_hash
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -57,16 +58,20 @@ class Manifest:
 
 
 def sources_of(folder: Path) -> list[dict[str, str]]:
-    """The sources of a bundle in score-column order, each with its `name` and, where the bundle has it, `reason`.
+    """The sources of a bundle in score-column order: `name`, `kind` and, where the source says it, `reason`.
 
     Raises:
         InvalidBundle: the retrieval configuration is missing or unreadable.
     """
     path = Path(folder) / "retrieval" / "config.json"
     try:
-        sources = json.loads(path.read_text())["sources"]
-        return [dict(source) for source in sources if source["name"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = [dict(source) for source in json.loads(path.read_text())["sources"] if source["name"]]
+        for source in found:
+            about = path.parent / source["name"] / "source.json"
+            if "reason" not in source and about.is_file():
+                source |= {"reason": json.loads(about.read_text()).get("reason") or ""}
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidBundle(f"{path} cannot be read ({type(error).__name__}): train again") from error
 
 
@@ -139,7 +144,15 @@ def verify(folder: Path, contents: bool = True) -> Manifest:
             f"{folder} was trained on other features than this version of Longtail computes: "
             f"train again, or serve it with the version that trained it"
         )
+    _check_width(folder, len(feature_list(names)))
     return manifest
+
+
+def _check_width(folder: Path, n_features: int) -> None:
+    config = folder / "ranker" / "ranker" / "config.pbtxt"
+    width = re.search(r"dims: \[ (\d+) \]", config.read_text()) if config.is_file() else None
+    if width and int(width[1]) != n_features:
+        raise InvalidBundle(f"{folder}/ranker takes {width[1]} features, its sources and features make {n_features}")
 
 
 @contextlib.contextmanager

@@ -210,7 +210,8 @@ class Engine:
         fallback = self.bundle.fallback
         mine = fallback.by_segment[segment] if 0 <= segment < len(fallback.by_segment) else np.empty(0, np.int64)
         rules = without_exploration(self.bundle.rules)
-        ids, out, level = self.bundle.catalogue.item_ids, [], "popular"
+        ids, out = self.bundle.catalogue.item_ids, list[Item]()
+        level: Level = "popular"
         taken = self.bundle.codes.get_indexer(list(shown)).astype(np.int64)
         for source, reason, listed in (
             ("popular_segment", SEGMENT_REASON, mine),
@@ -231,7 +232,7 @@ class Engine:
         if not out and not shown:
             listed = fallback.popular[keep_mask(fallback.popular, self.bundle.view, person)][:k]
             out = [Item(item_id=ids[i], score=0.0, source="popular", reason=POPULAR_REASON) for i in listed]
-        return out, level  # type: ignore[return-value]
+        return out, level
 
 
 def without_exploration(rules: BoundRules) -> BoundRules:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,8 +30,8 @@ def write_catalogue(
     out = Path(folder) / "catalogue"
     out.mkdir(parents=True, exist_ok=True)
     catalogue.frame.to_parquet(out / "items.parquet", index=False)
-    columns = {name: np.asarray(snapshot[name], np.int64) for name in ITEM_SNAPSHOT}
-    np.savez(out / "item_features.npz", as_of=np.int64(as_of), **columns)
+    columns: dict[str, Any] = {name: np.asarray(snapshot[name], np.int64) for name in ITEM_SNAPSHOT}
+    np.savez(out / "item_features.npz", **columns, as_of=np.int64(as_of))
     sp.save_npz(out / "content.npz", sp.csr_matrix(content))
 
 
@@ -100,7 +101,7 @@ class Bundle:
         return Bundle(
             folder, manifest, catalogue, ItemTable(snapshot, catalogue, content), as_of,
             ItemView.from_catalogue(catalogue), rules, fallback,
-            [s["name"] for s in sources], [s.get("reason", REASON) for s in sources],
+            [s["name"] for s in sources], [s.get("reason") or REASON for s in sources],
         )  # fmt: skip
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from longtail.errors import InvalidInput
 from longtail.schema import EVENT_TYPES
@@ -21,6 +21,12 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _event_type(name: str) -> str:
+    if name not in EVENT_TYPES:
+        raise ValueError(f"must be one of {', '.join(EVENT_TYPES)}")
+    return name
+
+
 Id = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=256)]
 
 
@@ -32,7 +38,7 @@ class SessionEvent(_Strict):
     """What the person did a moment ago, before it reached the event log. `timestamp` defaults to now."""
 
     item_id: Id
-    event_type: Literal[EVENT_TYPES] = "click"
+    event_type: Annotated[str, AfterValidator(_event_type)] = "click"
     timestamp: AwareDatetime | None = None
     quantity: float = Field(1.0, gt=0, le=1e6)
 

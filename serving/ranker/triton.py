@@ -22,7 +22,7 @@ from serving.process import LOOPBACK, free_port, spawn, stop, tail, wait_until
 class Triton:
     """One tritonserver process that serves `<repository>/ranker`; `start` returns after a real inference came back.
 
-    `repository` is the folder that holds the model folder `ranker`: a bundle's root will do, other folders in it are
+    `repository` is the folder that holds the model folder `ranker`: a bundle's `ranker/`. Other folders in it are
     not loaded. `state` takes the log and the assembled backend folder. `config_name` picks `configs/<name>.pbtxt`.
     """
 

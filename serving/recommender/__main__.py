@@ -1,84 +1,9 @@
-"""`python -m serving.recommender --bundle FOLDER --state FOLDER --retriever HOST:PORT --ranker HOST:PORT`."""
-
-from __future__ import annotations
+"""`python -m serving.recommender --help`."""
 
 from serving.lean import keep_out
 
-keep_out()
-
-import argparse  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-import numpy as np  # noqa: E402
-
-from longtail.engine.engine import Engine, EngineConfig  # noqa: E402
-from longtail.engine.feature_log import FeatureLog  # noqa: E402
-from longtail.engine.online import StoredPeople, lay_out  # noqa: E402
-from longtail.engine.parts import Bundle  # noqa: E402
-from longtail.errors import LongtailError  # noqa: E402
-from longtail.identity import Pseudonymiser, load_key  # noqa: E402
-from serving.recommender.model import RecommenderModel, ranker_hop, retriever_hop  # noqa: E402
-from serving.server import Server  # noqa: E402
-
-
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="serving.recommender", description="Serve recommendations of a bundle.")
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--state", type=Path, required=True, help="folder for the online stores")
-    parser.add_argument("--retriever", default="127.0.0.1:8081", help="gRPC address of the retriever")
-    parser.add_argument("--ranker", default="127.0.0.1:9000", help="gRPC address of Triton")
-    parser.add_argument("--retriever_deadline_ms", type=float, default=500)
-    parser.add_argument("--ranker_deadline_ms", type=float, default=500)
-    parser.add_argument("--candidates", type=int, default=500, help="candidates ranked per request")
-    parser.add_argument("--variant", default="champion", help="name of this experiment arm")
-    parser.add_argument("--pseudonym_key", type=Path, help="key file of the import; none: ids are pseudonyms already")
-    parser.add_argument("--clock", choices=["wall", "data"], default="wall", help="data: go on from the bundle's end")
-    parser.add_argument("--feature_log", type=Path, help="folder for the features that were served; none: not logged")
-    parser.add_argument("--seed", type=int, help="of the exploration; none: random")
-    parser.add_argument("--http_port", type=int, default=8080)
-    return parser.parse_known_args()[0]
-
-
-def clock_of(kind: str, as_of: int) -> Callable[[], int]:
-    """Microseconds since 1970, of the wall or continuing from where the data ends (for shops of the past)."""
-    if kind == "wall":
-        return lambda: time.time_ns() // 1000
-    start = time.monotonic_ns()
-    return lambda: as_of + (time.monotonic_ns() - start) // 1000
-
-
-def engine_of(args: argparse.Namespace) -> Engine:
-    """Open the bundle and its stores, and connect the engine to its hops (lazily: they may start later)."""
-    bundle = Bundle.open(args.bundle)
-    pseudonym: Callable[[str], str] = Pseudonymiser(load_key(args.pseudonym_key)).of if args.pseudonym_key else str
-    people = StoredPeople(bundle, lay_out(bundle, args.state), pseudonym)
-    return Engine(
-        bundle=bundle,
-        people=people,
-        retrieve=retriever_hop(
-            args.retriever, args.retriever_deadline_ms / 1e3, bundle.manifest.version, len(bundle.sources)
-        ),
-        score=ranker_hop(args.ranker, args.ranker_deadline_ms / 1e3),
-        clock=clock_of(args.clock, bundle.as_of),
-        rng=np.random.default_rng(args.seed),
-        config=EngineConfig(args.candidates, args.variant),
-        feature_log=FeatureLog(args.feature_log, pseudonym) if args.feature_log else None,
-    )
-
-
-def main() -> None:
-    """Serve until told to stop."""
-    args = arguments()
-    try:
-        model = RecommenderModel(engine_of(args))
-    except LongtailError as error:
-        sys.exit(f"recommender: {error}")
-    Server(args.http_port, None).serve(model)
-
-
 if __name__ == "__main__":
+    keep_out()
+    from serving.recommender.app import main
+
     main()

@@ -77,7 +77,7 @@ class RecommenderModel(Model):
         lists = await self.engine.recommend(request.instances)
         return {"predictions": [r.model_dump(exclude_none=True) for r in lists]}
 
-    async def healthy(self) -> bool:
+    async def probe(self) -> bool:
         """Whether a list with items comes out now; the verdict is kept for a second so that probes stay cheap.
 
         A dead ranker or retriever does not make the recommender unready: its fallback is what must keep answering.

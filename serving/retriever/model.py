@@ -24,7 +24,7 @@ logger = logging.getLogger("longtail.retriever")
 
 
 class RetrieverModel(Model):
-    """Holds one bundle's sources. Inputs: the tensors of `pack_requests` and `n` INT64 [1]; outputs: `pack_candidates`."""
+    """Holds one bundle's sources. In: `pack_requests` and `n` INT64 [1]; out: `pack_candidates`."""
 
     def __init__(self, bundle: Path) -> None:
         super().__init__(NAME)

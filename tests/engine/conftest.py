@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.serving.small_bundle import make, shop
+
+
+@pytest.fixture(scope="session")
+def made_shop():
+    return shop()
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory, made_shop) -> Path:
+    return make(tmp_path_factory.mktemp("trained") / "bundle", made_shop)

@@ -1,0 +1,200 @@
+"""All of serving as real processes: answers, protocol, faults, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from longtail.errors import InvalidBundle, InvalidInput, Unavailable
+from serving.local import LocalServing
+from serving.ranker.triton import wheel
+
+ROOT = Path(__file__).resolve().parents[2]
+
+try:
+    wheel()
+except Unavailable as reason:
+    pytest.skip(str(reason), allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def serving(bundle_folder, tmp_path_factory):
+    state = tmp_path_factory.mktemp("state")
+    extra = ["--seed", "1", "--feature_log", str(state / "features")]
+    with LocalServing(bundle_folder, state, clock="data", extra=extra, supervise=False) as running:
+        yield running
+
+
+def post(url: str, body: bytes, content_type: str = "application/json") -> tuple[int, dict]:
+    try:
+        request = urllib.request.Request(url, body, {"content-type": content_type})
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=15) as reply:
+            return reply.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def listening(pid: int) -> set[str]:
+    """Local addresses that a process listens on."""
+    inodes = {os.readlink(f)[8:-1] for f in Path(f"/proc/{pid}/fd").iterdir() if "socket:" in _link(f)}
+    lines = [
+        line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    return {line[1].rsplit(":", 1)[0] for line in lines if line[3] == "0A" and line[9] in inodes}
+
+
+def _link(path: Path) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def wait_for_level(serving: LocalServing, level: str, timeout_s: float = 60) -> float:
+    start = time.monotonic()
+    while time.monotonic() - start < timeout_s:
+        answer = serving.recommend({"user_id": "u3", "k": 5})
+        assert len(answer["items"]) == 5  # at every moment, on every rung
+        if answer["level"] == level:
+            return time.monotonic() - start
+        time.sleep(0.1)
+    raise AssertionError(f"never got {level}, last {answer['level']}: {answer.get('cause')}")
+
+
+def test_lists_of_a_known_person_a_stranger_and_a_click(serving):
+    body = {"instances": [{"user_id": "u3", "k": 4}, {"k": 4}, {"k": 4, "context": {"events": [{"item_id": "i10"}]}}]}
+    code, answer = post(serving.url, json.dumps(body).encode())
+    lists = [[i["item_id"] for i in p["items"]] for p in answer["predictions"]]
+    assert code == 200 and {p["level"] for p in answer["predictions"]} == {"full"}
+    assert len({tuple(ids) for ids in lists}) == 3
+    first = answer["predictions"][0]["items"][0]
+    assert first.keys() >= {"item_id", "score", "source", "reason"}
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "field"),
+    [
+        (b'{"instances": [{"k": 0}]}', "application/json", "instances[0].k"),
+        (b'{"instances": {}}', "application/json", "instances"),
+        (b"{}", "application/json", "instances"),
+        (b"[1]", "application/json", "body"),
+        (b"{", "application/json", ""),
+        (b"\xff\xfe", "text/plain", "body"),
+        (b"", "application/json", ""),
+    ],
+)
+def test_malformed_requests_get_a_400_that_names_the_field(serving, body, content_type, field):
+    code, answer = post(serving.url, body, content_type)
+    assert code == 400 and field in answer["error"]
+
+
+def test_another_content_type_is_read_as_json(serving):
+    assert post(serving.url, b'{"instances": [{"k": 1}]}', "text/plain")[0] == 200
+
+
+def test_all_parts_listen_on_loopback_only(serving):
+    for process in (*serving.processes.values(), serving.triton.process):
+        found = listening(process.pid)
+        assert found and found <= {"0100007F", "0000000000000000FFFF00000100007F"}
+
+
+def test_ready_and_metrics(serving):
+    assert status(serving.ready_url) == 200
+    with urllib.request.urlopen(f"http://127.0.0.1:{serving.http_port}/metrics", timeout=5) as reply:
+        text = reply.read().decode()
+    assert 'longtail_lists_total{level="full"}' in text and "longtail_stage_seconds_bucket" in text
+
+
+def test_servers_carry_no_training_library(serving):
+    """Mapped files tell what a process loaded, whatever its modules say."""
+    for name, process in serving.processes.items():
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+        assert "/torch/" not in maps and "mlflow" not in maps, name
+
+
+def test_dead_parts_lower_the_level_and_never_blank_the_list(serving):
+    os.killpg(serving.triton.process.pid, signal.SIGKILL)
+    serving.triton.process.wait()
+    assert wait_for_level(serving, "unranked", 10) < 5
+    retriever = serving.processes["retriever"]
+    os.kill(retriever.pid, signal.SIGSTOP)  # a stalled part counts like a dead one, at its deadline
+    assert wait_for_level(serving, "popular_segment", 10) < 5
+    os.killpg(retriever.pid, signal.SIGKILL)
+    retriever.wait()
+    assert serving.recommend({"k": 3})["level"] == "popular"
+    assert status(serving.ready_url) == 200  # the fallback must stay in rotation
+    with urllib.request.urlopen(f"http://127.0.0.1:{serving.http_port}/metrics", timeout=5) as reply:
+        text = reply.read().decode()
+    assert 'longtail_degraded_total{cause="unavailable",stage="ranker"}' in text
+    serving._launch("triton")
+    serving._launch("retriever")
+    wait_for_level(serving, "full", 90)
+
+
+def test_the_supervisor_brings_dead_parts_back(serving):
+    import threading
+
+    serving._stopping.clear()
+    watcher = threading.Thread(target=serving._watch)
+    watcher.start()
+    try:
+        os.killpg(serving.triton.process.pid, signal.SIGKILL)
+        wait_for_level(serving, "unranked", 10)
+        wait_for_level(serving, "full", 90)
+    finally:
+        serving._stopping.set()
+        watcher.join()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_parent_that_ends_leaves_no_process(bundle_folder, tmp_path, how):
+    script = (
+        "import sys, time, signal\nfrom pathlib import Path\nfrom serving.local import LocalServing\n"
+        "signal.signal(signal.SIGTERM, lambda *a: sys.exit(0))\n"
+        f"s = LocalServing(Path({str(bundle_folder)!r}), Path({str(tmp_path)!r}), clock='data')\n"
+        "s.report = lambda m: None\n"
+        "try:\n    s._launch('triton'); s._launch('retriever'); s._launch('recommender')\n"
+        "    print(*[p.pid for p in (*s.processes.values(), s.triton.process)], flush=True)\n    time.sleep(600)\n"
+        "finally:\n    s.stop()\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    pids = [int(p) for p in parent.stdout.readline().split()]
+    assert len(pids) == 3
+    time.sleep(2)
+    parent.send_signal(how)
+    parent.wait(30)
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_an_altered_bundle_and_a_taken_port_are_one_clear_line(bundle_folder, tmp_path, serving):
+    with pytest.raises(InvalidInput, match="is taken"):
+        LocalServing(bundle_folder, tmp_path, http_port=serving.http_port).start()
+    with pytest.raises(InvalidBundle, match=r"no manifest\.json"):
+        LocalServing(tmp_path, tmp_path / "state").start()
