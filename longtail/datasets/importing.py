@@ -1,7 +1,8 @@
-"""From raw files to a shop folder: read, validate, pseudonymise, resolve, sessionise, sort, and put in place at once."""
+"""From raw files to a shop folder: read, validate, pseudonymise, resolve, sessionise, sort, put in place at once."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -281,18 +282,25 @@ class _Staging:
         self.folder, self.scratch = self.work / "shop", self.work / "scratch"
 
     def __enter__(self) -> _Staging:
-        self._clear()
-        self.folder.mkdir(parents=True)
+        self.work.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.work, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise InvalidInput(f"another import is writing {self.out}: wait for it or choose another folder") from error
+        for leftover in (self.folder, self.scratch, self.old):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        self.folder.mkdir()
         self.scratch.mkdir(mode=0o700)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
         for leftover in (self.work, self.old):
             if leftover.exists():
                 shutil.rmtree(leftover)
+        os.close(self._lock)
 
     def publish(self) -> None:
         """Put the folder in place of what is there."""

@@ -55,7 +55,8 @@ BRANDS: Final = (
 
 # One pair of opposites for each latent dimension: the words of an item tell what its vector says.
 STYLES: Final = (
-    ("Minimal", "Ornate"), ("Rustic", "Modern"), ("Classic", "Playful"), ("Bold", "Delicate"), ("Vintage", "Futuristic"),
+    ("Minimal", "Ornate"), ("Rustic", "Modern"), ("Classic", "Playful"), ("Bold", "Delicate"),
+    ("Vintage", "Futuristic"),
     ("Natural", "Metallic"), ("Handmade", "Precision"), ("Cosy", "Airy"), ("Dark", "Pastel"), ("Alpine", "Coastal"),
     ("Compact", "Generous"), ("Floral", "Geometric"), ("Matte", "Glossy"), ("Travel", "Heirloom"),
     ("Organic", "Luxury"), ("Quiet", "Festive"),

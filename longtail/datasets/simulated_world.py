@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,8 @@ class Truth:
     def save(self, folder: Path) -> None:
         """Write `truth.npz` into the folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(folder / "truth.npz", **{f.name: np.asarray(getattr(self, f.name)) for f in fields(self)})
+        arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+        np.savez_compressed(folder / "truth.npz", **arrays)
 
     @staticmethod
     def load(folder: Path) -> Truth:
@@ -169,7 +171,7 @@ def _shares(n: int) -> np.ndarray:
 def _people(
     rng: np.random.Generator, n: int, leaf_vector: np.ndarray, drift: Drift | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Taste vectors before and after the drift, float32 [n, D]: each person loves a few categories, in their own style."""
+    """Taste vectors before and after the drift, float32 [n, D]: each loves a few categories, in their own style."""
 
     def draw() -> np.ndarray:
         loved = leaf_vector[rng.integers(0, len(leaf_vector), (n, 3))] * np.array([1.0, 0.7, 0.45])[:, None]
@@ -195,7 +197,7 @@ def _item_frame(
     brand = np.array(BRANDS)[truth.brand]
     title = [f"{b} {a} {n}" for b, a, n in zip(brand, look, noun, strict=True)]
     category = np.array(paths)[truth.leaf]
-    everywhere = truth.sold_in.all(0)
+    everywhere = np.all(truth.sold_in, axis=0).tolist()
     return pd.DataFrame(
         {
             "item_id": truth.item_ids,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from longtail.datasets.raw import Raw, read_table
 from longtail.datasets.simulated_log import DayLog, EventWriter
@@ -110,15 +109,9 @@ class _Shop:
         self.per_session = 1.5 * config.list_size + 2.0
         self.sessions_so_far = 0
         self.session_number = self.request_number = 0
-        tops = len(truth.season_phase)
-        centre = np.stack(
-            [
-                truth.item_vector[truth.top == t].mean(0)
-                if (truth.top == t).any()
-                else np.zeros(truth.item_vector.shape[1])
-                for t in range(tops)
-            ]
-        )  # noqa: E501
+        tops = np.arange(len(truth.season_phase))
+        member = (truth.top == tops[:, None]).astype(np.float32)
+        centre = member @ truth.item_vector / np.maximum(member.sum(1, keepdims=True), 1)
         self.intent = [np.cumsum(_softmax(v @ centre.T), axis=1) for v in (truth.user_vector, truth.user_vector_after)]
 
     def adapt(self, rows: int, day: int) -> None:
@@ -129,7 +122,7 @@ class _Shop:
 
     def live(self, day: int) -> DayLog:
         """One day of the shop."""
-        rng, truth = self.rng, self.truth
+        _rng, truth = self.rng, self.truth
         self._restock(day)
         eligible = truth.sold_in & self.in_stock & (truth.created_day <= day) & (truth.retired_day > day)
         log = DayLog(truth.start_us + day * DAY_US)
@@ -162,7 +155,7 @@ class _Shop:
         user = np.minimum(np.searchsorted(weight, rng.random(count) * weight[-1], side="right"), n - 1)
         hour = np.clip(rng.normal(np.where(rng.random(count) < 0.6, 19.5, 12.5), 2.2), 0, 22.5)
         device = np.floor(rng.random(count) ** 1.6 * self.devices[user]).astype(np.int64)
-        tastes = self.intent[int(bool(drift) and day >= drift.start_day)]
+        tastes = self.intent[int(drift is not None and day >= drift.start_day)]
         visit = {
             "user": user,
             "time": (hour * HOUR_US).astype(np.int64) + rng.integers(0, HOUR_US // 60, count),
@@ -208,7 +201,7 @@ class _Shop:
         self._consider(day, after, items[r, p], want[r, p], log, position=p)
 
     def _own_ways(self, day: int, visit: dict[str, np.ndarray], eligible: np.ndarray, log: DayLog) -> None:
-        """What people find by themselves (search), mostly what they truly want, now and then what they bought before."""
+        """What people find by themselves (search), mostly what they truly want, now and then once more."""
         rng, truth = self.rng, self.truth
         views = rng.poisson(1.4, len(visit["user"]))
         base = _take(visit, np.repeat(np.arange(len(views)), views))

@@ -16,7 +16,8 @@ from longtail.schema import EVENT_EXTRAS, EVENT_SCHEMA, EVENT_TYPES
 REASON: Final = "reason"
 EARLIEST_US: Final = 631_152_000_000_000  # 1990: earlier ones are seconds or milliseconds read as microseconds
 TEXT: Final = (
-    "event_id", "user_id", "item_id", "event_type", "session_id", "surface", "request_id", "device", "region", "device_id"
+    "event_id", "user_id", "item_id", "event_type", "session_id", "surface", "request_id", "device", "region",
+    "device_id",
 )  # fmt: skip
 NUMBERS: Final = {
     "position": "int32",

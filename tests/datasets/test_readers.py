@@ -22,7 +22,17 @@ def test_online_retail_keeps_returns_and_guests_and_rejects_what_is_no_product(t
         ("A5", "10002", None, 4, pd.Timestamp("2011-01-04"), 0.0, None, "France", "purchase"),
         ("A6", "10003", "LATE CUP", 1, pd.Timestamp("2011-02-04"), 9.0, 8.0, "France", "purchase"),
     ]
-    names = "invoice item_id description quantity timestamp unit_price user_id country event_type".split()
+    names = [
+        "invoice",
+        "item_id",
+        "description",
+        "quantity",
+        "timestamp",
+        "unit_price",
+        "user_id",
+        "country",
+        "event_type",
+    ]
     pd.DataFrame(rows, columns=names).to_parquet(tmp_path / "events.parquet")
     summary = import_shop("online-retail", tmp_path, tmp_path / "shop", key_file=tmp_path / "key", max_bad_share=0.5)
     assert (summary["good"], summary["bad"], summary["users"], summary["guests"]) == (4, 2, 2, 1)
@@ -112,7 +122,7 @@ def test_an_unknown_reader_names_the_known_ones() -> None:
         ("events: f.csv\n", "line 1, events:"),
         ("events: [e.csv\n", "not valid YAML"),
         (
-            "events: e.csv\ntimestamp: hours\nevent_type: click\ncolumns: {user_id: who, item_id: sku, timestamp: at}\n",
+            "events: e.csv\ntimestamp: hours\nevent_type: view\ncolumns: {user_id: who, item_id: sku, timestamp: at}\n",
             "line 2",
         ),
     ],

@@ -11,8 +11,8 @@ import pytest
 
 from longtail.datasets.importing import simulate_shop
 from longtail.datasets.simulated_policy import PolicyContext, plackett_luce
-from longtail.datasets.simulator import Drift, SimulatorConfig, simulate
 from longtail.datasets.simulated_world import Truth, available, true_utility
+from longtail.datasets.simulator import Drift, SimulatorConfig, simulate
 from longtail.errors import InvalidInput
 from longtail.schema import DAY_US
 
