@@ -27,7 +27,7 @@ DONE = "bundle"
 def write_people(
     folder: Path, log: Log, user_ids: np.ndarray, segment: np.ndarray, segments: np.ndarray, last: int = LAST
 ) -> None:
-    """Write `users.parquet` (id, segment name) and `histories.parquet` (newest `last` interactions per user) of a bundle.
+    """Write `users.parquet` (id, segment name) and `histories.parquet` (the `last` newest interactions of each).
 
     `user_ids` str [n_users] pseudonyms; `segment` int32 [n_users] index into `segments`, -1 unknown.
     """
@@ -83,7 +83,7 @@ def lay_out(bundle: Bundle, state: Path, progress: Callable[[int], None] | None 
 
 
 class StoredPeople:
-    """People from the stores that `lay_out` filled. `pseudonym` turns a caller's user id into the one that is stored."""
+    """People from the stores that `lay_out` filled; `pseudonym` turns a caller's user id into the stored one."""
 
     def __init__(self, bundle: Bundle, folder: Path, pseudonym: Callable[[str], str] = str) -> None:
         self._bundle, self._pseudonym = bundle, pseudonym

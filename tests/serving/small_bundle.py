@@ -25,7 +25,7 @@ DAYS = 60
 
 
 def shop(users: int = 80, items: int = 60, seed: int = 0) -> Shop:
-    """People who like one of six categories each; item 0 is out of stock, item 1 for adults, item 2 for `south` only."""
+    """Everyone likes one of six categories. Item 0 is out of stock, item 1 for adults, item 2 for `south` only."""
     rng = np.random.default_rng(seed)
     n = users * 40
     user = rng.integers(0, users, n)
