@@ -62,7 +62,7 @@ class UserTower(nn.Module):
     def __init__(self, config: TwoTowerConfig, segments: int) -> None:
         super().__init__()
         d = config.dim
-        self.last = config.last
+        self.last, self.scale = config.last, d**0.5  # vectors of length one -> entries of variance one
         self.start = nn.Parameter(torch.randn(d) * 0.1)
         self.kind, self.gap = nn.Embedding(len(EVENT_TYPES), d), nn.Embedding(GAP_BUCKETS, d)
         self.since, self.segment = nn.Embedding(GAP_BUCKETS, d), nn.Embedding(segments + 1, d)
@@ -81,7 +81,7 @@ class UserTower(nn.Module):
 
     def states(self, history: torch.Tensor, kind: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
         """history float [B, T, d], kind and gap int64 [B, T] -> [B, T + 1, d]."""
-        x = self.enter(history) + self.kind(kind) + self.gap(gap)
+        x = self.enter(history * self.scale) + self.kind(kind) + self.gap(gap)
         # `expand(len(x))` would freeze the batch size of the exported graph.
         start = self.start + torch.zeros_like(kind[:, :1])[..., None]
         x = self.drop(torch.cat([start, x], 1))

@@ -18,7 +18,7 @@ from longtail.schema import DAY_US
 
 ITEMS, MINUTE = 30, 60_000_000
 QUICK = TwoTowerConfig(dim=16, layers=1, last=8, dropout=0.0, epochs=12, patience=12, batch_targets=256,
-                       learning_rate=0.02, validation_users=20)  # fmt: skip
+                       learning_rate=0.01, validation_users=20)  # fmt: skip
 SHORT = replace(QUICK, epochs=5, dropout=0.1)
 
 
