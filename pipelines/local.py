@@ -81,12 +81,13 @@ def run(
     out: Path,
     report: Callable[[str, str, str], None],
     data: Sequence[Path] = (),
-) -> Path:
-    """Run `pipeline` with steps as subprocesses of this Python; return the log's path.
+    reusable: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Run `pipeline` with steps as subprocesses of this Python; return its outputs. The log is `out/pipeline.log`.
 
     Steps that finished with the same inputs and the same code are reused, so that a run that was killed goes on where
     it was. What an unfinished step has written is removed. `data` are the files and folders that arguments point to:
-    when they change, nothing is reused.
+    when they change, nothing is reused. That is why `reusable` steps, uncached on a cluster, may be reused here.
 
     Raises:
         UserMistake: a step refused its input; the message is the step's.
@@ -97,23 +98,43 @@ def run(
     out = out.resolve()
     log_path = out / "pipeline.log"
     steps = out / "steps"
+    cache = out / "cache" / fingerprint(data)
     steps.mkdir(parents=True, exist_ok=True)
     local.init(
         runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(steps),
         enable_caching=True,
-        cache_root=str(out / "cache" / fingerprint(data)),
+        cache_root=str(cache),
     )
     with log_path.open("w") as log:
         follower = Follower(log, report)
         try:
             with tidied(steps), logged_to(follower), contextlib.redirect_stdout(follower):
-                pipeline(**arguments)
+                outputs = _reusing(pipeline, reusable)(**arguments).outputs
         except RuntimeError as error:
             if follower.mistake:
                 raise UserMistake(follower.mistake) from None
             raise StepFailed(f"step {follower.step} failed: read {log_path} ({COLOUR.sub('', str(error))})") from None
-    return log_path
+    _prune(steps, cache)
+    return outputs
+
+
+def _reusing(pipeline: Callable[..., Any], steps: Sequence[str]) -> Callable[..., Any]:
+    for step in steps:
+        pipeline.pipeline_spec.root.dag.tasks[step].caching_options.enable_cache = True
+    return pipeline
+
+
+def _prune(steps: Path, cache: Path) -> None:
+    """Keep the newest run, the cache in force, and the runs that it points into."""
+    for folder in cache.parent.iterdir():
+        if folder != cache:
+            shutil.rmtree(folder)
+    pointed = "".join(entry.read_text() for entry in cache.glob("*.json"))
+    runs = sorted(steps.iterdir(), key=lambda folder: folder.stat().st_mtime)
+    for folder in runs[:-1]:
+        if f"/{folder.name}/" not in pointed:
+            shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

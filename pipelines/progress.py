@@ -20,7 +20,8 @@ def shown(steps: int, console: Console) -> Iterator[Callable[[str, str, str], No
         TimeElapsedColumn(),
         TextColumn("[dim]{task.fields[said]}"),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    live = {"transient": True, "redirect_stdout": False, "redirect_stderr": False, "disable": not console.is_terminal}
+    with Progress(*columns, console=console, **live) as bars:
         bar = bars.add_task("training", total=steps, said="")
 
         def report(event: str, step: str, text: str) -> None:

@@ -1,0 +1,29 @@
+"""Take daily snapshots of users, items and users x categories."""
+
+from kfp import dsl
+
+from components import step
+
+
+@step
+def build_features(
+    shop: dsl.Input[dsl.Dataset],
+    config: str,
+    features: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Take daily snapshots of users, items and users x categories.
+
+    Args:
+        shop: the imported shop.
+        config: training configuration, JSON; what it leaves out keeps its default.
+        features: snapshot files as the Feast views read them.
+        metrics: days, users, items.
+    """
+    from pathlib import Path
+
+    from longtail import steps
+    from longtail.training import TrainingConfig
+
+    figures = steps.build_features(Path(shop.path), Path(features.path), TrainingConfig.parse(config))
+    metrics.metadata.update({name: value for name, value in figures.items() if isinstance(value, int | float)})

@@ -1,0 +1,46 @@
+"""Put the bundle together and register it; it becomes champion if it beats the champion."""
+
+from kfp import dsl
+
+from components import step
+
+
+@step
+def register(
+    shop: dsl.Input[dsl.Dataset],
+    features: dsl.Input[dsl.Dataset],
+    index: dsl.Input[dsl.Model],
+    candidates: dsl.Input[dsl.Model],
+    ranker: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Artifact],
+    config: str,
+    registry: str,
+    rules: str,
+    metric: str,
+    margin: float,
+    bundle: dsl.Output[dsl.Model],
+):
+    """Put the bundle together and register it; it becomes champion if it beats the champion.
+
+    Args:
+        shop: the imported shop.
+        features: the daily snapshots.
+        index: the two-tower with its index.
+        candidates: the candidate sources.
+        ranker: the trained ranker.
+        evaluation: the evaluation.
+        config: training configuration, JSON; what it leaves out keeps its default.
+        registry: folder of the registry, or address of an MLflow server.
+        rules: YAML file of the re-ranking rules; empty for none.
+        metric: figure that decides who is champion.
+        margin: lead over the champion that is needed, in units of the metric.
+        bundle: the bundle; its metadata carry version and aliases.
+    """
+    from pathlib import Path
+
+    from longtail import steps
+    from longtail.training import TrainingConfig
+
+    inputs = [Path(a.path) for a in (shop, features, index, candidates, ranker, evaluation)]
+    parsed = TrainingConfig.parse(config)
+    bundle.metadata.update(steps.register(*inputs, Path(bundle.path), registry, parsed, rules, metric, margin))

@@ -1,0 +1,29 @@
+"""Train the two-tower on what lies before the first training window."""
+
+from kfp import dsl
+
+from components import step
+
+
+@step
+def train_two_tower(
+    shop: dsl.Input[dsl.Dataset],
+    config: str,
+    two_tower: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Train the two-tower on what lies before the first training window.
+
+    Args:
+        shop: the imported shop.
+        config: training configuration, JSON; what it leaves out keeps its default.
+        two_tower: user tower as ONNX, item vectors, configuration.
+        metrics: epochs, losses, validation NDCG.
+    """
+    from pathlib import Path
+
+    from longtail import steps
+    from longtail.training import TrainingConfig
+
+    figures = steps.train_two_tower(Path(shop.path), Path(two_tower.path), TrainingConfig.parse(config))
+    metrics.metadata.update({name: value for name, value in figures.items() if isinstance(value, int | float)})

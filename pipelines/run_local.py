@@ -1,0 +1,104 @@
+"""Run the training pipeline on this machine; people meet it as `longtail train`."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from longtail.cli.terminal import one_line_errors
+from longtail.errors import InvalidInput
+from pipelines.local import run
+from pipelines.progress import shown
+
+RESULT = "result.json"
+UNCACHED = ("ingest",)  # its data is part of the local fingerprint
+PATHS = ("source", "key_file", "mapping", "rules")
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line: the pipeline's parameters and where the run lies."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.run_local", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--reader", default="shop")
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--registry", required=True)
+    for name in ("key-file", "mapping", "rules"):
+        parser.add_argument(f"--{name}", default="")
+    parser.add_argument("--max-bad-share", type=float, default=0.05)
+    parser.add_argument("--config", default="{}", help="training configuration, JSON")
+    parser.add_argument("--metric", default="ndcg@10")
+    parser.add_argument("--margin", type=float, default=0.0)
+    return parser.parse_args(given)
+
+
+def train(out: Path, parameters: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Run the pipeline, show its progress, and write and return where its results lie (`out/result.json`)."""
+    from pipelines.training import training
+
+    for name in PATHS:
+        if parameters[name]:
+            path = Path(parameters[name]).resolve()
+            if name != "key_file" and not path.exists():
+                raise InvalidInput(f"{parameters[name]} does not exist: name an existing file or folder for {name}")
+            parameters[name] = str(path)
+    if not parameters["registry"].startswith(("http://", "https://")):
+        parameters["registry"] = str(Path(parameters["registry"]).resolve())
+    data = [Path(parameters[name]) for name in ("source", "mapping", "rules") if parameters[name]]
+    steps = len(training.pipeline_spec.root.dag.tasks)
+    with shown(steps, console) as report:
+        outputs = run(training, parameters, out, report, data, UNCACHED)
+    bundle, evaluation = outputs["bundle"], outputs["evaluation"]
+    result = {
+        "bundle": bundle.path,
+        "version": int(bundle.metadata["version"]),
+        "aliases": list(bundle.metadata["aliases"]),
+        "evaluation": evaluation.path,
+        "registry": parameters["registry"],
+        "log": str(out.resolve() / "pipeline.log"),
+    }
+    beside = out / f".{RESULT}"
+    beside.write_text(json.dumps(result, indent=2))
+    os.replace(beside, out / RESULT)
+    return result
+
+
+@contextmanager
+def stopping_steps() -> Iterator[None]:
+    """Pass SIGTERM on to the running step, as the terminal does with Ctrl-C, and leave through the same clean-up."""
+
+    def stop(*_: object) -> None:
+        import psutil
+
+        for child in psutil.Process().children(recursive=True):
+            child.send_signal(signal.SIGINT)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main(given: list[str] | None = None) -> None:
+    """Run, then say where everything lies."""
+    parameters = vars(arguments(given))
+    out = parameters.pop("out")
+    console = Console(file=sys.stdout)  # the very stream: `sys.stdout` is another one while steps speak
+    with one_line_errors(), stopping_steps():
+        result = train(out, parameters, console)
+        role = ", ".join(result["aliases"]) or "kept"
+        console.print(f"version {result['version']} ({role})", highlight=False)
+        console.print(f"report    {result['evaluation']}/report.html", highlight=False, soft_wrap=True)
+        console.print(f"bundle    {result['bundle']}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The training pipeline: from raw events to a registered bundle."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.build_candidates.component import build_candidates
+from components.build_features.component import build_features
+from components.build_index.component import build_index
+from components.evaluate.component import evaluate
+from components.ingest.component import ingest
+from components.register.component import register
+from components.train_ranker.component import train_ranker
+from components.train_two_tower.component import train_two_tower
+
+
+class Outputs(NamedTuple):
+    """What a run leaves behind."""
+
+    bundle: dsl.Model
+    evaluation: dsl.Artifact
+
+
+@dsl.pipeline(name="longtail-training", description="From raw events to a registered two-stage recommender.")
+def training(
+    reader: str,
+    source: str,
+    registry: str,
+    key_file: str = "",
+    mapping: str = "",
+    max_bad_share: float = 0.05,
+    config: str = "{}",
+    rules: str = "",
+    metric: str = "ndcg@10",
+    margin: float = 0.0,
+) -> Outputs:
+    """Train, judge and register one recommender.
+
+    Args:
+        reader: form of the data; `shop` for a shop that is imported already.
+        source: folder or file of the data.
+        registry: folder of the registry, or address of an MLflow server.
+        key_file: file with the key of the pseudonyms.
+        mapping: YAML mapping file of the reader `mapped`.
+        max_bad_share: stop when more than this share of the rows is bad.
+        config: training configuration, JSON.
+        rules: YAML file of the re-ranking rules.
+        metric: figure that decides who is champion.
+        margin: lead over the champion that is needed, in units of the metric.
+    """
+    shop = ingest(reader=reader, source=source, key_file=key_file, mapping=mapping, max_bad_share=max_bad_share)
+    shop.set_caching_options(False)  # a folder's content is not part of a task's identity
+    imported = shop.outputs["shop"]
+    features = build_features(shop=imported, config=config).outputs["features"]
+    tower = train_two_tower(shop=imported, config=config).outputs["two_tower"]
+    index = build_index(two_tower=tower, config=config).outputs["index"]
+    candidates = build_candidates(shop=imported, index=index, config=config).outputs["candidates"]
+    ranker = train_ranker(candidates=candidates, config=config).outputs["ranker"]
+    judged = evaluate(shop=imported, index=index, candidates=candidates, ranker=ranker, config=config)
+    registered = register(
+        shop=imported,
+        features=features,
+        index=index,
+        candidates=candidates,
+        ranker=ranker,
+        evaluation=judged.outputs["evaluation"],
+        config=config,
+        registry=registry,
+        rules=rules,
+        metric=metric,
+        margin=margin,
+    )
+    registered.set_caching_options(False)  # it writes to the registry
+    return Outputs(registered.outputs["bundle"], judged.outputs["evaluation"])
