@@ -16,6 +16,7 @@ from longtail.engine.people import People
 from longtail.errors import InvalidBundle
 from longtail.events import Log
 from longtail.features.history import LAST, HistoryStore, UserHistory, to_histories
+from longtail.features.offline import category_fingerprint
 from longtail.features.online import OnlineFeatures, materialise
 
 USERS_FILE = "users.parquet"
@@ -70,9 +71,11 @@ def lay_out(bundle: Bundle, state: Path, progress: Callable[[int], None] | None 
         user_ids = pq.read_table(bundle.folder / USERS_FILE, columns=["user_id"])["user_id"].to_numpy(False)
         log = read_histories(bundle.folder, len(user_ids), len(bundle.catalogue))
         shutil.rmtree(folder / "features", ignore_errors=True)
-        materialise(bundle.folder, folder / "features", progress=progress)
+        contents = materialise(bundle.folder, folder / "features", progress=progress)
     except (OSError, KeyError, pa.ArrowException) as error:
         raise InvalidBundle(f"{bundle.folder} cannot be read ({type(error).__name__}: {error}): train again") from error
+    if contents.as_of != bundle.as_of or contents.categories != category_fingerprint(bundle.catalogue.categories):
+        raise InvalidBundle(f"{bundle.folder}: the user features belong to another catalogue or moment: train again")
     store = HistoryStore(folder / "history.db")
     store.materialise(log, user_ids, bundle.catalogue.item_ids, bundle.as_of)
     store.close()
