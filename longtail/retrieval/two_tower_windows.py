@@ -9,6 +9,7 @@ import numpy as np
 
 from longtail.events import Log
 from longtail.retrieval.two_tower import GAP_UNKNOWN, TwoTowerConfig, clock, gap_bucket
+from longtail.schema import DAY_US
 
 _WIDTHS = (4, 8, 16, 32, 64, 128, 256, 1 << 30)
 
@@ -82,6 +83,9 @@ class Sequences:
             inverse = 1 / np.maximum(np.where(known, log.propensity, 1), config.propensity_floor)
             mean = inverse[known].mean() if known.any() else 1.0
             self.weight = self.weight * np.where(known, inverse / mean, 1)
+        if config.half_life_days > 0:
+            age = (log.time.max(initial=0) - log.time) / DAY_US
+            self.weight = self.weight * np.exp2(-age / config.half_life_days)
         self.weight = self.weight.astype(np.float32)
         self.validation = list(self._validation())
 
