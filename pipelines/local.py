@@ -19,6 +19,8 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STARTED = re.compile(r"Executing task '([^']+)'")
 FINISHED = re.compile(r"Task '([^']+)' finished with status (\w+)")
 REUSED = re.compile(r"Task '?([\w-]+)'? cache hit")
+# What faiss logs while it looks for the build that fits the processor is no news.
+NOISE = re.compile(r"\[KFP Executor|No module named 'faiss\.")
 MISTAKE = re.compile(r"^\s*longtail\.errors\.\w+: (.*)$")
 
 
@@ -71,7 +73,7 @@ class Follower(io.TextIOBase):
             self._quiet = False
         elif found := MISTAKE.match(line):
             self.mistake = found[1]
-        elif line.strip() and not self._quiet and "[KFP Executor" not in line:
+        elif line.strip() and not self._quiet and not NOISE.search(line):
             self.report("said", self.step, line.strip())
 
 

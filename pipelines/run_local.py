@@ -54,13 +54,12 @@ def train(out: Path, parameters: dict[str, Any], console: Console) -> dict[str, 
     steps = len(training.pipeline_spec.root.dag.tasks)
     with shown(steps, console) as report:
         outputs = run(training, parameters, out, report, data, UNCACHED)
-    bundle, evaluation = outputs["bundle"], outputs["evaluation"]
-    result = {
-        "bundle": bundle.path,
-        "version": int(bundle.metadata["version"]),
-        "aliases": list(bundle.metadata["aliases"]),
-        "evaluation": evaluation.path,
+    registered = outputs["bundle"].metadata
+    result = {name: artifact.path for name, artifact in outputs.items()} | {
+        "version": int(registered["version"]),
+        "aliases": list(registered["aliases"]),
         "registry": parameters["registry"],
+        "config": parameters["config"],
         "log": str(out.resolve() / "pipeline.log"),
     }
     beside = out / f".{RESULT}"

@@ -17,8 +17,12 @@ from components.train_two_tower.component import train_two_tower
 class Outputs(NamedTuple):
     """What a run leaves behind."""
 
-    bundle: dsl.Model
+    shop: dsl.Dataset
+    index: dsl.Model
+    candidates: dsl.Model
+    ranker: dsl.Model
     evaluation: dsl.Artifact
+    bundle: dsl.Model
 
 
 @dsl.pipeline(name="longtail-training", description="From raw events to a registered two-stage recommender.")
@@ -71,4 +75,11 @@ def training(
         margin=margin,
     )
     registered.set_caching_options(False)  # it writes to the registry
-    return Outputs(registered.outputs["bundle"], judged.outputs["evaluation"])
+    return Outputs(
+        shop=imported,
+        index=index,
+        candidates=candidates,
+        ranker=ranker,
+        evaluation=judged.outputs["evaluation"],
+        bundle=registered.outputs["bundle"],
+    )

@@ -3,11 +3,10 @@
 from typing import Annotated
 
 import typer
-
 from typer.exceptions import TyperException
 
 from longtail import __version__
-from longtail.cli import benchmark, data, registry, serving
+from longtail.cli import benchmark, data, registry, serving, training
 from longtail.cli.terminal import one_line_errors
 from longtail.errors import InvalidInput
 
@@ -41,6 +40,9 @@ def longtail(
 
 app.command("import")(data.import_shop)
 app.command()(data.simulate)
+app.command()(training.train)
+app.command()(training.evaluate)
+app.command()(serving.serve)
 app.command()(serving.recommend)
 app.add_typer(registry.app, name="registry")
 app.command()(benchmark.benchmark)

@@ -2,16 +2,17 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from longtail.cli.options import DEFAULT_REGISTRY, JsonOption, RegistryOption
+from longtail.cli.options import DEFAULT_KEY_FILE, DEFAULT_REGISTRY, JsonOption, KeyFileOption, RegistryOption
+from longtail.cli.training import replace_by
 from longtail.errors import InvalidInput, Unavailable
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+KEY_VARIABLE = "LONGTAIL_PSEUDONYM_KEY"
 PATH = "/v1/models/recommender:predict"
 
 
@@ -68,3 +69,38 @@ def _detail(body: bytes) -> str:
     except ValueError:
         return body.decode(errors="replace").strip()[:200]
     return str(found.get("error") or found.get("detail") or found) if isinstance(found, dict) else str(found)
+
+
+def serve(
+    version: Annotated[
+        str, typer.Argument(help="Alias or number in the registry, or the folder of a bundle.")
+    ] = "champion",
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    port: Annotated[int, typer.Option(help="Port on loopback where recommendations are asked for.")] = 8080,
+    state: Annotated[Path, typer.Option(help="Folder for logs and online stores.")] = Path("runs/serving"),
+    key_file: KeyFileOption = DEFAULT_KEY_FILE,
+    clock: Annotated[
+        str, typer.Option(help="wall, or data: go on from where the bundle's data ends, for shops of the past.")
+    ] = "wall",
+) -> None:
+    """Run retriever, ranker and recommender on loopback until Ctrl-C.
+
+    It is ready when it says so: a real recommendation came through.
+    """
+    if clock not in ("wall", "data"):
+        raise typer.BadParameter(f"--clock {clock}: choose wall or data")
+    parameters = {"--bundle": _bundle(version, registry), "--state": state, "--port": port, "--clock": clock}
+    if key_file.is_file() or os.environ.get(KEY_VARIABLE):
+        parameters["--pseudonym-key"] = key_file
+    else:
+        typer.echo(f"no pseudonym key in {key_file}: ids in requests are taken to be pseudonyms", err=True)
+    # longtail never imports the servers: this process becomes the one that runs them.
+    replace_by("serving.serve", parameters)
+
+
+def _bundle(version: str, registry: str) -> Path:
+    if (Path(version) / "manifest.json").is_file():
+        return Path(version)
+    from longtail.registry import Registry
+
+    return Registry(registry).resolve(version)

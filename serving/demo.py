@@ -1,0 +1,155 @@
+"""`make demo`: a shop from raw events to served lists, on this machine, with everything stopped at the end."""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from longtail.cli.terminal import one_line_errors
+from longtail.errors import InvalidInput
+from serving.demo_lists import Lists, show
+from serving.local import LocalServing
+
+SHOP = {"users": 3_000, "items": 1_500, "days": 90, "events": 400_000}
+CONFIG: dict[str, Any] = {"windows": 3, "requests": 3_000, "ranker": {"rounds": 150}}
+GRACE_S = 30
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m serving.demo", description=__doc__)
+    parser.add_argument("--dataset", default="simulator", help="simulator, or a reader such as online-retail")
+    parser.add_argument("--data", default="", help="folder of the data, unless simulated")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--simulate", type=json.loads, default=SHOP, help="size of the simulated shop, JSON")
+    parser.add_argument("--config", type=json.loads, default=CONFIG, help="training configuration, JSON")
+    return parser.parse_args(given)
+
+
+def demo(args: argparse.Namespace, console: Console) -> None:
+    """All acts of the demo, in order."""
+    began = time.monotonic()
+    out = args.out
+    out.mkdir(parents=True, exist_ok=True)
+    for old in ("mlflow", "serving"):  # finished training steps stay: with the same data and code they are the same
+        shutil.rmtree(out / old, ignore_errors=True)
+    key = out / "pseudonym.key"
+
+    console.rule("1 the shop")
+    shop = out / "shop"
+    bring(args, shop, key, console)
+    console.rule("2 training pipeline")
+    train = {
+        "--source": shop, "--out": out / "run", "--registry": out / "mlflow", "--config": json.dumps(args.config),
+    }  # fmt: skip
+    part("pipelines.run_local", *(str(word) for pair in train.items() for word in pair))
+    result = json.loads((out / "run" / "result.json").read_text())
+    console.rule("3 servers")
+    with console.status("starting Triton, retriever and recommender"):
+        serving = LocalServing(Path(result["bundle"]), out / "serving", clock="data", report=lambda text: None)
+        serving.start()
+    try:
+        console.print(f"ready: POST {serving.url}", highlight=False)
+        console.rule("4 lists")
+        show(serving.recommend, Lists.open(Path(result["bundle"])), console)
+    finally:
+        with console.status("stopping the servers"):
+            serving.stop()
+    console.rule("where everything lies")
+    closing(result, out, console)
+    console.print(f"[dim]all servers are stopped; {time.monotonic() - began:.0f} s in all[/dim]")
+
+
+def bring(args: argparse.Namespace, shop: Path, key: Path, console: Console) -> None:
+    """Simulate or import the shop, unless the same one is there already."""
+    simulated = args.dataset == "simulator" and not args.data
+    if not simulated and not args.data:
+        raise InvalidInput(f"DATASET={args.dataset} needs its folder: make demo DATASET={args.dataset} DATA=<folder>")
+    if not simulated and not Path(args.data).exists():
+        raise InvalidInput(f"{args.data} does not exist: name the folder of the data with DATA=<folder>")
+    wanted = json.dumps({"dataset": args.dataset, "data": str(Path(args.data).resolve()), "simulate": args.simulate})
+    marker = shop.parent / "shop.json"
+    if marker.is_file() and marker.read_text() == wanted and (shop / "import.json").is_file():
+        console.print(f"  the shop of the last run is in {shop}", highlight=False)
+        return
+    marker.unlink(missing_ok=True)
+    if simulated:
+        size = [word for name, value in args.simulate.items() for word in (f"--{name}", str(value))]
+        words = ["simulate", "--out", str(shop), *size]
+    else:
+        words = ["import", args.dataset, args.data, "--out", str(shop)]
+    with console.status("simulating" if simulated else f"importing {args.data}"):
+        part("longtail.cli", *words, "--key-file", str(key))
+    marker.write_text(wanted)
+
+
+def part(module: str, *words: str) -> None:
+    """Run a part of the product as a process of its own; on Ctrl-C or SIGTERM it is told, and waited for.
+
+    Raises:
+        SystemExit: the part failed, with its exit code; it has said why.
+    """
+    # A session of its own keeps the terminal's Ctrl-C away, so that the part is told once and cleans up in peace.
+    process = subprocess.Popen([sys.executable, "-m", module, *words], start_new_session=True)
+    try:
+        code = process.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(GRACE_S)
+        raise
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if code:
+        raise SystemExit(code)
+
+
+def closing(result: dict[str, Any], out: Path, console: Console) -> None:
+    """Where everything lies, and the next commands."""
+    registry, key = out / "mlflow", out / "pseudonym.key"
+    rows = {
+        "report": f"{result['evaluation']}/report.html",
+        "bundle": result["bundle"],
+        "MLflow": f".venv/bin/mlflow ui --backend-store-uri sqlite:///{out.resolve()}/mlflow/mlflow.db",
+        "logs": f"{result['log']}, {out / 'serving'}",
+        "serve": f".venv/bin/longtail serve --registry {registry} --key-file {key} --clock data",
+    }
+    for name, value in rows.items():
+        console.print(f"[bold]{name:<9}[/bold] {value}", highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def told_once() -> Iterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main(given: list[str] | None = None) -> None:
+    """Run the demo."""
+    args = arguments(given)
+    with one_line_errors(), told_once():
+        demo(args, Console())
+
+
+if __name__ == "__main__":
+    main()
