@@ -84,6 +84,7 @@ class LocalServing:
             InvalidBundle: the bundle is altered or incomplete.
             InvalidInput: a port is taken.
             Unavailable: a server did not start; the message carries the end of its log.
+            KeyboardInterrupt: `cancel` was called.
         """
         manifest = verify(self.bundle, contents=False)  # the servers read every file themselves
         self._check_ports()
@@ -101,6 +102,10 @@ class LocalServing:
             self._watcher.start()
         self.report(f"ready at {self.url}")
         return self
+
+    def cancel(self) -> None:
+        """From a signal handler or another thread: a `start` that still waits gives up with KeyboardInterrupt."""
+        self._stopping.set()
 
     def stop(self) -> None:
         """End every server, the entrance first; safe to call twice."""
@@ -163,7 +168,7 @@ class LocalServing:
     def _wait(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         level = "no answer"
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self._stopping.is_set():
             for name, process in {**self.processes, "triton": self.triton.process}.items():
                 if process is not None and process.poll() is not None:
                     raise Unavailable(f"{name} ended with code {process.returncode}:\n{tail(self.log(name), 6)}")
@@ -174,7 +179,9 @@ class LocalServing:
                     return
             except Unavailable:
                 level = "no answer"
-            time.sleep(0.2)
+            self._stopping.wait(0.2)
+        if self._stopping.is_set():
+            raise KeyboardInterrupt
         raise Unavailable(f"no full recommendation after {timeout_s:.0f} s, last: {level}; logs are in {self.state}")
 
     def _watch(self) -> None:

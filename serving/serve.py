@@ -24,8 +24,6 @@ def main(given: list[str] | None = None) -> None:
     """Serve until told to stop, then end every server."""
     args = arguments(given)
     told = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: told.set())
     say = lambda text: print(text, flush=True)  # noqa: E731
     with one_line_errors():
         serving = LocalServing(
@@ -36,6 +34,13 @@ def main(given: list[str] | None = None) -> None:
             pseudonym_key=args.pseudonym_key,
             report=say,
         )
+
+        def tell(*_: object) -> None:
+            told.set()
+            serving.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, tell)
         with serving:
             say(f"logs are in {serving.state}; Ctrl-C stops")
             told.wait()

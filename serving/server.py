@@ -64,8 +64,9 @@ class Server(ModelServer):
         )  # fmt: skip
         self.dataplane = _Probing(self.registered_models)
         # One line per request costs more than some stages of the request.
-        for name in ("uvicorn.access", "kserve.trace"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+        # KServe's client logs a traceback per failed call; the engine counts each, and logs it in one line.
+        logging.getLogger("kserve.trace").setLevel(logging.CRITICAL)
 
     def serve(self, model: Model) -> None:
         """Serve one loaded model until SIGTERM or SIGINT, then drain."""

@@ -95,7 +95,7 @@ class StoredPeople:
         self._items = {item_id: code for code, item_id in enumerate(bundle.catalogue.item_ids)}
         users = pq.read_table(bundle.folder / USERS_FILE)
         codes = {name: code for code, name in enumerate(bundle.fallback.segments)}
-        ids = np.array(users["user_id"].to_numpy(False), "S")
+        ids = np.array([user_id.encode() for user_id in users["user_id"].to_pylist()], "S")
         segment = np.array([codes.get(s, -1) for s in users["segment"].to_pylist()], np.int32)
         order = np.argsort(ids)
         # A sorted byte array takes a tenth of a dict's memory, and one search is a microsecond.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from longtail.engine.engine import Engine, EngineConfig
 from longtail.engine.feature_log import FeatureLog
 from longtail.engine.online import StoredPeople, lay_out
 from longtail.engine.parts import Bundle
-from longtail.errors import LongtailError
+from longtail.errors import InvalidInput, LongtailError
 from longtail.identity import Pseudonymiser, load_key
+from longtail.identity.pseudonyms import KEY_VARIABLE
 from serving.recommender.model import RecommenderModel, ranker_hop, retriever_hop
 from serving.server import Server
 
@@ -50,7 +52,12 @@ def clock_of(kind: str, as_of: int) -> Callable[[], int]:
 def engine_of(args: argparse.Namespace) -> Engine:
     """Open the bundle and its stores, and connect the engine to its hops (lazily: they may start later)."""
     bundle = Bundle.open(args.bundle)
-    pseudonym: Callable[[str], str] = Pseudonymiser(load_key(args.pseudonym_key)).of if args.pseudonym_key else str
+    pseudonym: Callable[[str], str] = str
+    if args.pseudonym_key:
+        # A key that is made up here would match nobody who was imported with another.
+        if not args.pseudonym_key.is_file() and not os.environ.get(KEY_VARIABLE):
+            raise InvalidInput(f"{args.pseudonym_key} does not exist: name the key file of the import")
+        pseudonym = Pseudonymiser(load_key(args.pseudonym_key)).of
     people = StoredPeople(bundle, lay_out(bundle, args.state), pseudonym)
     return Engine(
         bundle=bundle,

@@ -18,6 +18,7 @@ from longtail.errors import InvalidBundle, InvalidInput, Unavailable
 from serving.local import LocalServing
 from serving.ranker.triton import wheel
 
+pytestmark = pytest.mark.serving
 ROOT = Path(__file__).resolve().parents[2]
 
 try:
@@ -198,3 +199,18 @@ def test_an_altered_bundle_and_a_taken_port_are_one_clear_line(bundle_folder, tm
         LocalServing(bundle_folder, tmp_path, http_port=serving.http_port).start()
     with pytest.raises(InvalidBundle, match=r"no manifest\.json"):
         LocalServing(tmp_path, tmp_path / "state").start()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_starting_is_heard_at_once(bundle_folder, tmp_path, how):
+    words = ["--bundle", str(bundle_folder), "--state", str(tmp_path), "--port", "0", "--clock", "data"]
+    started = subprocess.Popen(
+        [sys.executable, "-m", "serving.serve", *words], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert "starting bundle" in started.stdout.readline()
+    time.sleep(1)
+    begin = time.monotonic()
+    started.send_signal(how)
+    output, _ = started.communicate(timeout=30)
+    assert time.monotonic() - begin < 15 and "Traceback" not in output

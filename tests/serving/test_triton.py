@@ -17,6 +17,7 @@ from longtail.errors import InvalidInput, Unavailable
 
 xgboost = pytest.importorskip("xgboost")
 F = 7
+pytestmark = pytest.mark.serving
 
 FIL_STANDIN = '''
 import os, numpy as np, xgboost, json
