@@ -1,0 +1,246 @@
+"""Public protocols on the product's own path: readers, sources, two-tower, blend and ranker, one list for each case.
+
+A protocol says which reader takes the folder, where training ends, who is asked, and how past requests are made.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from longtail.datasets.importing import import_shop
+from longtail.errors import InvalidInput
+from longtail.events import Histories, Log, Requests, Shop
+from longtail.events.log import histories_before
+from longtail.identity.pseudonyms import Pseudonymiser, load_key
+from longtail.ranking.ranker import RankerConfig
+from longtail.retrieval.sources import SourcesConfig
+from longtail.retrieval.two_tower import TwoTowerConfig
+from longtail.schema import DAY_US
+from longtail.training import TrainingConfig, learn, prepare, propose
+
+LENGTH = 100  # items in every list
+ALL = 100_000  # events of a history: everything
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Who is asked after `until`: `ids` as the data set writes them, and their user ids or, for sessions, item ids."""
+
+    ids: np.ndarray
+    users: list[str] | None = None
+    prefixes: list[list[str]] | None = None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """`split(folder)` gives where training ends (microseconds, exclusive) and the cases after it."""
+
+    reader: str
+    split: Callable[[Path], tuple[int | None, Cases]]
+    config: TrainingConfig
+    two_tower_seconds: float = 240.0
+    retime: Callable[[Log], Log] | None = None
+
+
+def run(
+    protocol: str, folder: Path, out: Path, without: tuple[str, ...] = (), two_tower: bool = True, seed: int = 0
+) -> dict[str, Any]:
+    """Train on the training part of `folder` and write `out`: `case`, and `items`, best first.
+
+    `without` leaves out sources by name, `two_tower=False` the neural one, for ablations.
+
+    Raises:
+        InvalidInput: no such protocol, or the folder is not of its form.
+    """
+    if protocol not in PROTOCOLS:
+        raise InvalidInput(f"there is no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+    p = PROTOCOLS[protocol]
+    started = time.perf_counter()
+
+    def say(line: str) -> None:
+        sys.stderr.write(f"{time.perf_counter() - started:6.0f} s  {line}\n")
+
+    until, cases = p.split(Path(folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        key_file = Path(scratch) / "key"
+        import_shop(p.reader, Path(folder), Path(scratch) / "shop", key_file=key_file, until=until, max_bad_share=0.5)
+        shop = Shop.load(Path(scratch) / "shop")
+        names = Pseudonymiser(load_key(key_file))
+        if p.retime:
+            shop = replace(shop, log=p.retime(shop.log))
+        until = until or int(shop.log.time.max()) + 1
+        say(f"{len(shop.log):,} events, {shop.log.n_users:,} people, {shop.log.n_items:,} items")
+        sources = replace(p.config.sources, without=without)
+        config = replace(p.config, sources=sources, seed=seed, ranker=replace(p.config.ranker, seed=seed))
+        data = prepare(shop, until, config)
+        shared: list[Any] = []
+        if two_tower and "two_tower" not in without:
+            shared = [_two_tower(data, p.two_tower_seconds, Path(scratch) / "tower")]
+            say("two-tower trained")
+        proposals = propose(data, shared, data.windows(), say)
+        booster, blend = learn(proposals, config)
+        say("ranker trained")
+        from longtail.ranking.two_stage import recommend
+
+        stage = data.stage(until, shared, blend)
+        requests = _requests(cases, data.positives, shop, names, until)
+        lists = recommend(stage, booster, requests, LENGTH)
+    _write(out, cases.ids, lists, shop.catalogue.item_ids, Path(folder))
+    say(f"{len(lists)} lists written to {out}")
+    gain = booster.get_score(importance_type="total_gain")
+    total = sum(gain.values())
+    top = sorted(((round(v / total, 4), k) for k, v in gain.items()), reverse=True)[:15]
+    return {
+        "protocol": protocol, "cases": len(lists), "candidate_recall": proposals.recall,
+        "seconds": round(time.perf_counter() - started), "blend": _rounded(proposals.sources, blend.weights),
+        "importance": {name: share for share, name in top},
+    }  # fmt: skip
+
+
+def _rounded(names: list[str], weights: np.ndarray) -> dict[str, float]:
+    return {name: round(float(weight), 3) for name, weight in zip(names, weights, strict=True)}
+
+
+def _two_tower(data: Any, seconds: float, folder: Path) -> Any:
+    from longtail.retrieval.two_tower import TwoTower
+    from longtail.retrieval.two_tower_training import train_two_tower
+
+    past = data.positives.before(data.stamps[-1])
+    config = TwoTowerConfig(max_seconds=seconds)
+    train_two_tower(past, data.shop.catalogue, data.shop.segment, config, folder, data.config.seed)
+    return TwoTower.load(folder)
+
+
+def _requests(cases: Cases, positives: Log, shop: Shop, names: Pseudonymiser, until: int) -> Requests:
+    n = len(cases.ids)
+    now = np.full(n, until, np.int64)
+    nobody = np.full(n, -1, np.int32)
+    if cases.prefixes is not None:
+        return Requests(now, nobody, nobody, _prefix_histories(cases.prefixes, shop, until))
+    users = pd.Index(shop.user_ids).get_indexer(pd.Index(names.of_all(cases.users or []), dtype=object))
+    segment = np.where(users >= 0, shop.segment[users], -1).astype(np.int32)
+    return Requests(now, users.astype(np.int32), segment, histories_before(positives, users, now, last=ALL))
+
+
+def _prefix_histories(prefixes: list[list[str]], shop: Shop, until: int) -> Histories:
+    """Histories of clicks, one second apart, the newest a second before `until`; unknown items are left out."""
+    lengths = np.array([len(p) for p in prefixes])
+    codes = pd.Index(shop.catalogue.item_ids).get_indexer(pd.Index([i for p in prefixes for i in p], dtype=object))
+    rows = np.repeat(np.arange(len(prefixes)), lengths)
+    back = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(rows))
+    known = codes >= 0
+    rows, item, back = rows[known], codes[known].astype(np.int32), back[known]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(prefixes)))]).astype(np.int64)
+    n = len(item)
+    click = shop.log.kind[np.argmax(shop.log.strength > 0)] if len(shop.log) else np.int8(0)
+    return Histories(
+        indptr, item, until - back * 1_000_000, np.full(n, click, np.int8), np.ones(n, np.float32),
+        np.ones(n, np.float32), rows.astype(np.int32),
+    )  # fmt: skip
+
+
+def _write(out: Path, cases: np.ndarray, lists: np.ndarray, ids: np.ndarray, folder: Path) -> None:
+    whole = all(str(i).isdecimal() and str(int(i)) == str(i) for i in ids) and not (folder / "events.parquet").is_file()
+    names = ids.astype(np.int64) if whole else ids
+    frame = pd.DataFrame({"case": cases, "items": [names[row[row >= 0]].tolist() for row in lists]})
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    frame.to_parquet(beside, index=False)
+    os.replace(beside, out)
+
+
+def _retail_split(folder: Path) -> tuple[int, Cases]:
+    frame = _read(
+        folder / "events.parquet", ["event_type", "user_id", "quantity", "unit_price", "item_id", "timestamp"]
+    )
+    usable = (frame["event_type"] == "purchase") & frame["user_id"].notna() & (frame["quantity"] > 0)
+    frame = frame[usable & (frame["unit_price"] > 0) & frame["item_id"].str.match(r"^\d{5}")]
+    cut = frame["timestamp"].max() - pd.Timedelta(days=7)
+    later, earlier = frame[frame["timestamp"] > cut], frame[frame["timestamp"] <= cut]
+    users = np.intersect1d(later["user_id"].unique(), earlier["user_id"].unique()).astype(np.int64)
+    return int(np.datetime64(cut, "us").astype(np.int64)) + 1, Cases(users, [str(u) for u in users])
+
+
+def _last_item_split(folder: Path) -> tuple[int, Cases]:
+    from longtail.datasets.movielens_ordered import END_US
+
+    frame = _read(folder / "interactions_ordered.parquet", ["sas_user_id"])
+    users = np.unique(frame["sas_user_id"].to_numpy()).astype(np.int64)
+    return END_US, Cases(users, [str(u) for u in users])
+
+
+def _temporal_split(folder: Path) -> tuple[int, Cases]:
+    frame = _read(folder / "interactions.parquet", ["user_id", "item_id", "timestamp"])
+    cut = int(frame["timestamp"].quantile(0.9))
+    earlier, later = frame[frame["timestamp"] <= cut], frame[frame["timestamp"] > cut]
+    users = np.intersect1d(later["user_id"].unique(), earlier["user_id"].unique()).astype(np.int64)
+    # Events of one day are microseconds apart; the next day is far away.
+    return cut * 1_000_000 + 1_000_000, Cases(users, [str(u) for u in users])
+
+
+def _pairs_split(folder: Path) -> tuple[None, Cases]:
+    users = np.unique(_read(folder / "test.parquet", ["user_id"])["user_id"].to_numpy()).astype(np.int64)
+    return None, Cases(users, [str(u) for u in users])
+
+
+def _sessions_split(folder: Path) -> tuple[None, Cases]:
+    frame = _read(folder / "test_cases.parquet", ["prefix"])
+    return None, Cases(np.arange(len(frame)), prefixes=[[str(i) for i in prefix] for prefix in frame["prefix"]])
+
+
+def _shuffled(log: Log) -> Log:
+    """Pairs come without a time: each person's are put in a random order over 100 days that end together."""
+    order = np.lexsort((np.random.default_rng(0).random(len(log)), log.user))
+    start = np.searchsorted(log.user, np.arange(log.n_users))
+    size = np.bincount(log.user, minlength=log.n_users)
+    place = np.arange(len(log)) - start[log.user]
+    end = int(log.time.max())
+    time = end - ((1 - (place + 1) / size[log.user]) * 100 * DAY_US).astype(np.int64)
+    return replace(log.select(order), time=time)
+
+
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read for this protocol: {str(error).splitlines()[0]}") from error
+
+
+_WINDOW = TrainingConfig(
+    unit="window", objective="clicks", history=ALL, known_only=True, requests=ALL, propensity_weights=False,
+    ranker=RankerConfig(rounds=300, eta=0.05, min_child_weight=20, pairs=12),
+)  # fmt: skip
+_BROAD = RankerConfig(rounds=250, eta=0.08, min_child_weight=10, pairs=20)
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "repeat-week": Protocol("online-retail", _retail_split, replace(_WINDOW, windows=8), 120),
+    "new-week": Protocol("online-retail", _retail_split, replace(_WINDOW, windows=10, repeats=False), 120),
+    "last-item": Protocol(
+        "movielens-ordered", _last_item_split,
+        replace(_WINDOW, windows=2, window_days=1, repeats=False, negatives=0.3, ranker=_BROAD,
+                sources=SourcesConfig(neighbours=500)), 360,
+    ),
+    "temporal": Protocol(
+        "amazon-5core", _temporal_split,
+        replace(_WINDOW, windows=3, window_days=50, repeats=False, negatives=0.3, depth=100,
+                ranker=RankerConfig(rounds=200, eta=0.05, max_depth=5, min_child_weight=20, pairs=20)), 180,
+    ),
+    "pairs": Protocol(
+        "pairs", _pairs_split, replace(_WINDOW, windows=1, window_days=15, repeats=False, requests=8000, ranker=_BROAD),
+        120, _shuffled,
+    ),
+    "sessions": Protocol(
+        "sessions", _sessions_split,
+        replace(_WINDOW, unit="event", windows=1, window_days=7, requests=30_000, negatives=0.35, depth=80,
+                ranker=_BROAD), 240,
+    ),
+}  # fmt: skip
