@@ -39,7 +39,7 @@ def content_matrix(catalogue: Catalogue, max_share: float = 0.2) -> sp.csr_matri
     n = len(frame)
     if not tokens:
         return sp.csr_matrix((n, 1), dtype=np.float32)
-    code, _ = pd.factorize(np.array(tokens, object))
+    code, _ = pd.factorize(np.array(tokens, object), sort=True)
     pairs = np.unique(np.array(owner, np.int64) * (code.max() + 1) + code)
     item, code = pairs // (code.max() + 1), pairs % (code.max() + 1)
     count = np.bincount(code)
