@@ -28,7 +28,7 @@ from longtail.features.definitions import (
 )
 from longtail.schema import DAY_US, EVENT_CODE
 
-NEVER = np.float32(9999)  # days, where the event in question never happened
+NEVER = 9999.0  # days, where the event in question never happened
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ Unit = Literal["window", "session", "event"]
 class Wanted:
     """What each request led to, ragged.
 
-    `indptr` int64 [B + 1], `item` int64 ascending within a request, `gain` float32 above zero. `weight` float32 [B]: the
-    inverse examination propensity of the events behind the request, on average.
+    `indptr` int64 [B + 1], `item` int64 ascending within a request, `gain` float32 above zero. `weight` float32 [B]:
+    the inverse examination propensity of the events behind the request, on average.
     """
 
     indptr: np.ndarray

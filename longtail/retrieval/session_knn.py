@@ -52,11 +52,13 @@ class SessionNeighbours(CandidateSource):
         meta = json.loads((folder / "source.json").read_text())
         idf = np.load(folder / "idf.npy")
         shapes = {"to_sessions": (len(idf), meta["sessions"]), "to_items": (meta["sessions"], len(idf))}
-        tables = [
+        to_sessions, to_items = (
             sp.csr_matrix(tuple(np.load(folder / f"{name}.{p}.npy", mmap_mode="r") for p in _PARTS), shape=shape)
             for name, shape in shapes.items()
-        ]
-        return cls(meta["name"], meta["reason"], *tables, idf, meta["neighbours"], Weighting(**meta["weighting"]))
+        )
+        return cls(
+            meta["name"], meta["reason"], to_sessions, to_items, idf, meta["neighbours"], Weighting(**meta["weighting"])
+        )
 
 
 def session_neighbours(

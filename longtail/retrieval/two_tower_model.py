@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longtail.retrieval.two_tower import GAP_BUCKETS, TwoTowerConfig
@@ -97,7 +98,10 @@ class UserTower(nn.Module):
         z = state + context
         return F.normalize(z + self.head(self.context_norm(z)), dim=-1)
 
-    def forward(self, history, kind, gap, length, since, segment, hour, weekday):
+    def forward(
+        self, history: Tensor, kind: Tensor, gap: Tensor, length: Tensor, since: Tensor, segment: Tensor,
+        hour: Tensor, weekday: Tensor,
+    ) -> Tensor:  # fmt: skip
         """The exported graph: `length` int64 [B] picks the state that is read."""
         states = self.states(history, kind, gap)
         picked = states.gather(1, length.reshape(-1, 1, 1).expand(-1, 1, states.shape[2])).squeeze(1)
@@ -144,7 +148,10 @@ class SampledSoftmax(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, users, targets, negatives, log_q, hit, weight, scale, half):
+    def forward(
+        ctx: Any, users: Tensor, targets: Tensor, negatives: Tensor, log_q: Tensor, hit: Tensor, weight: Tensor,
+        scale: float, half: bool,
+    ) -> Tensor:  # fmt: skip
         kind = torch.bfloat16 if half else torch.float32
         users, targets, negatives = users.float(), targets.float(), negatives.float()
         low = negatives.to(kind)
@@ -174,7 +181,7 @@ class SampledSoftmax(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx, step):
+    def backward(ctx: Any, step: Tensor) -> tuple[Tensor | None, ...]:
         d_users, d_targets, d_negatives = ctx.saved_tensors
         return step * d_users, step * d_targets, step * d_negatives, None, None, None, None, None
 

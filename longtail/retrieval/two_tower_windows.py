@@ -151,7 +151,10 @@ class Sequences:
             state = np.arange(len(users)) * (width + 1) + (stop - start)
             yield self._assemble(start, flat, row, column, width, state, stop - 1, target, rng)
 
-    def _assemble(self, start, flat, row, column, width, state, before, target, rng) -> Batch:
+    def _assemble(
+        self, start: np.ndarray, flat: np.ndarray, row: np.ndarray, column: np.ndarray, width: int,
+        state: np.ndarray, before: np.ndarray, target: np.ndarray, rng: np.random.Generator,
+    ) -> Batch:  # fmt: skip
         log = self.log
         item, kind = np.zeros((len(start), width), np.int64), np.zeros((len(start), width), np.int64)
         gap = np.full((len(start), width), GAP_UNKNOWN, np.int64)

@@ -1,0 +1,1 @@
+"""Ranking: training groups, propensity, objective, the LambdaMART ranker, and the two stages as one system."""
