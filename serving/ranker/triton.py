@@ -18,6 +18,8 @@ from longtail.engine.ranker_repository import INPUT, MODEL_NAME, OUTPUT
 from longtail.errors import Unavailable
 from serving.process import LOOPBACK, free_port, spawn, stop, tail, wait_until
 
+SHARED_MEMORY = Path("/dev/shm")
+
 
 class Triton:
     """One tritonserver process that serves `<repository>/ranker`; `start` returns after a real inference came back.
@@ -52,6 +54,7 @@ class Triton:
         Raises:
             Unavailable: the wheel that carries tritonserver is not installed.
         """
+        sweep_shared_memory()
         backends = backend_folder(self.state / "triton-backends")
         flags = [
             f"--model-repository={self.repository}",
@@ -117,7 +120,7 @@ class Triton:
         """End the process and its stubs, and remove their shared memory."""
         if self.process is not None:
             stop(self.process)
-        for region in Path("/dev/shm").glob(f"{self._shm_prefix}*"):
+        for region in SHARED_MEMORY.glob(f"{self._shm_prefix}*"):
             region.unlink(missing_ok=True)
 
     @property
@@ -148,6 +151,14 @@ def wheel() -> Path:
             "tritonserver is not installed: pip install nvidia-pytriton (Linux), or point to a Triton server"
         )
     return found
+
+
+def sweep_shared_memory() -> None:
+    """Remove the regions of servers whose parent was killed before it could."""
+    for region in SHARED_MEMORY.glob("longtail_*"):
+        owner = region.name.split("_")[1]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            region.unlink(missing_ok=True)
 
 
 def backend_folder(out: Path) -> Path:

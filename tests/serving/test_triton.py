@@ -143,7 +143,10 @@ def is_stub(process: Path, parent: int) -> bool:
 def test_stop_leaves_no_process_and_no_shared_memory(repository, tmp_path):
     from serving.ranker.triton import Triton
 
+    orphan = Path("/dev/shm/longtail_999999999_1_of-a-killed-parent")
+    orphan.touch()
     server = Triton(repository[0], tmp_path).start()
+    assert not orphan.exists()
     children = [p.name for p in Path("/proc").iterdir() if p.name.isdigit() and is_stub(p, server.process.pid)]
     server.stop()
     assert server.process.poll() is not None
