@@ -111,8 +111,8 @@ def run(
     with log_path.open("w") as log:
         follower = Follower(log, report)
         try:
-            with tidied(steps), logged_to(follower), contextlib.redirect_stdout(follower):
-                outputs = _reusing(pipeline, reusable)(**arguments).outputs
+            with tidied(steps), logged_to(follower), cached(pipeline, reusable), contextlib.redirect_stdout(follower):
+                outputs = pipeline(**arguments).outputs
         except RuntimeError as error:
             if follower.mistake:
                 raise UserMistake(follower.mistake) from None
@@ -121,10 +121,19 @@ def run(
     return outputs
 
 
-def _reusing(pipeline: Callable[..., Any], steps: Sequence[str]) -> Callable[..., Any]:
-    for step in steps:
-        pipeline.pipeline_spec.root.dag.tasks[step].caching_options.enable_cache = True
-    return pipeline
+@contextlib.contextmanager
+def cached(pipeline: Callable[..., Any], steps: Sequence[str]) -> Iterator[None]:
+    """Let the given steps of a pipeline be reused, for as long as this lasts."""
+    graph = pipeline.component_spec.implementation.graph  # `pipeline_spec` is a copy
+    options = [graph.root.dag.tasks[step].caching_options for step in steps]
+    before = [option.enable_cache for option in options]
+    for option in options:
+        option.enable_cache = True
+    try:
+        yield
+    finally:
+        for option, enabled in zip(options, before, strict=True):
+            option.enable_cache = enabled
 
 
 def _prune(steps: Path, cache: Path) -> None:

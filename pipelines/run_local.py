@@ -70,7 +70,7 @@ def train(out: Path, parameters: dict[str, Any], console: Console) -> dict[str, 
 
 @contextmanager
 def stopping_steps() -> Iterator[None]:
-    """Pass SIGTERM on to the running step, as the terminal does with Ctrl-C, and leave through the same clean-up."""
+    """Pass SIGTERM and SIGINT on to the running step, and leave through the same clean-up."""
 
     def stop(*_: object) -> None:
         import psutil
@@ -79,11 +79,12 @@ def stopping_steps() -> Iterator[None]:
             child.send_signal(signal.SIGINT)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(given: list[str] | None = None) -> None:

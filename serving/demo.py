@@ -21,7 +21,12 @@ from serving.demo_lists import Lists, show
 from serving.local import LocalServing
 
 SHOP = {"users": 3_000, "items": 1_500, "days": 90, "events": 400_000}
-CONFIG: dict[str, Any] = {"windows": 3, "requests": 3_000, "ranker": {"rounds": 150}}
+CONFIG: dict[str, Any] = {
+    "windows": 3,
+    "requests": 2_000,
+    "two_tower": {"epochs": 8, "max_seconds": 120},
+    "ranker": {"rounds": 150},
+}
 GRACE_S = 30
 
 
@@ -132,16 +137,17 @@ def closing(result: dict[str, Any], out: Path, console: Console) -> None:
 
 @contextlib.contextmanager
 def told_once() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does."""
+    """SIGTERM ends the demo as Ctrl-C does, also where a shell started it with SIGINT ignored."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(given: list[str] | None = None) -> None:

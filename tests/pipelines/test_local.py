@@ -69,6 +69,22 @@ def test_steps_run_in_order_and_a_second_run_reuses_what_is_done(tmp_path):
     assert ("said", "count", "counting to 4") in events(target, out, upto=4)
 
 
+def test_changed_data_is_read_again_by_a_step_that_may_be_reused(tmp_path):
+    data, target, seen = tmp_path / "data", tmp_path / "target", []
+
+    def copies(text: str | None = None) -> int:
+        if text:
+            data.write_text(text)
+        seen.clear()
+        arguments = {"target": str(target)}
+        run(tiny, arguments, tmp_path / "out", lambda *event: seen.append(event), [data], reusable=["copy"])
+        return seen.count(("started", "copy", ""))
+
+    assert [copies("one"), copies(), copies("other"), copies()] == [1, 0, 1, 0]
+    assert len(list((tmp_path / "out" / "steps").iterdir())) == 1  # the run that nothing points to is gone
+    assert not tiny.pipeline_spec.root.dag.tasks["copy"].caching_options.enable_cache
+
+
 def test_a_mistake_in_a_step_is_one_line_and_leaves_nothing_half_written(tmp_path):
     with pytest.raises(UserMistake, match=r"^upto is wrong: give a smaller one$"):
         events(tmp_path / "target", tmp_path / "out", mood="mistaken")
