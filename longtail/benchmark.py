@@ -26,7 +26,7 @@ from longtail.ranking.ranker import RankerConfig
 from longtail.retrieval.sources import SourcesConfig
 from longtail.retrieval.two_tower import TwoTowerConfig
 from longtail.schema import DAY_US
-from longtail.training import TrainingConfig, learn, prepare, propose
+from longtail.training import TrainingConfig, TrainingSet, learn, prepare, propose
 
 LENGTH = 100  # items in every list
 ALL = 100_000  # events of a history: everything
@@ -48,7 +48,6 @@ class Protocol:
     reader: str
     split: Callable[[Path], tuple[int | None, Cases]]
     config: TrainingConfig
-    two_tower_seconds: float = 240.0
     retime: Callable[[Log], Log] | None = None
 
 
@@ -85,7 +84,7 @@ def run(
         data = prepare(shop, until, config)
         shared: list[Any] = []
         if two_tower and "two_tower" not in without:
-            shared = [_two_tower(data, p.two_tower_seconds, Path(scratch) / "tower")]
+            shared = [_two_tower(data, Path(scratch) / "tower")]
             say("two-tower trained")
         proposals = propose(data, shared, data.windows(), say)
         booster, blend = learn(proposals, config)
@@ -111,13 +110,12 @@ def _rounded(names: list[str], weights: np.ndarray) -> dict[str, float]:
     return {name: round(float(weight), 3) for name, weight in zip(names, weights, strict=True)}
 
 
-def _two_tower(data: Any, seconds: float, folder: Path) -> Any:
+def _two_tower(data: TrainingSet, folder: Path) -> Any:
     from longtail.retrieval.two_tower import TwoTower
     from longtail.retrieval.two_tower_training import train_two_tower
 
     past = data.positives.before(data.stamps[-1])
-    config = TwoTowerConfig(max_seconds=seconds)
-    train_two_tower(past, data.shop.catalogue, data.shop.segment, config, folder, data.config.seed)
+    train_two_tower(past, data.shop.catalogue, data.shop.segment, data.config.two_tower, folder, data.config.seed)
     return TwoTower.load(folder)
 
 
@@ -218,29 +216,33 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
 _WINDOW = TrainingConfig(
     unit="window", objective="clicks", history=ALL, known_only=True, requests=ALL, propensity_weights=False,
     ranker=RankerConfig(rounds=300, eta=0.05, min_child_weight=20, pairs=12),
+    two_tower=TwoTowerConfig(max_seconds=120, half_life_days=30),
 )  # fmt: skip
 _BROAD = RankerConfig(rounds=250, eta=0.08, min_child_weight=10, pairs=20)
 
 PROTOCOLS: Mapping[str, Protocol] = {
-    "repeat-week": Protocol("online-retail", _retail_split, replace(_WINDOW, windows=8), 120),
-    "new-week": Protocol("online-retail", _retail_split, replace(_WINDOW, windows=10, repeats=False), 120),
+    "repeat-week": Protocol("online-retail", _retail_split, replace(_WINDOW, windows=8)),
+    "new-week": Protocol("online-retail", _retail_split, replace(_WINDOW, windows=10, repeats=False)),
     "last-item": Protocol(
         "movielens-ordered", _last_item_split,
         replace(_WINDOW, windows=2, window_days=1, repeats=False, negatives=0.3, ranker=_BROAD,
-                sources=SourcesConfig(neighbours=500)), 360,
+                sources=SourcesConfig(neighbours=500), two_tower=TwoTowerConfig(max_seconds=360)),
     ),
     "temporal": Protocol(
         "amazon-5core", _temporal_split,
         replace(_WINDOW, windows=3, window_days=50, repeats=False, negatives=0.3, depth=100,
-                ranker=RankerConfig(rounds=200, eta=0.05, max_depth=5, min_child_weight=20, pairs=20)), 180,
+                ranker=RankerConfig(rounds=200, eta=0.05, max_depth=5, min_child_weight=20, pairs=20),
+                two_tower=TwoTowerConfig(max_seconds=180, half_life_days=180)),
     ),
     "pairs": Protocol(
-        "pairs", _pairs_split, replace(_WINDOW, windows=1, window_days=15, repeats=False, requests=8000, ranker=_BROAD),
-        120, _shuffled,
+        "pairs", _pairs_split,
+        replace(_WINDOW, windows=1, window_days=15, repeats=False, requests=8000, ranker=_BROAD,
+                two_tower=TwoTowerConfig(max_seconds=120)),
+        _shuffled,
     ),
     "sessions": Protocol(
         "sessions", _sessions_split,
         replace(_WINDOW, unit="event", windows=1, window_days=7, requests=30_000, negatives=0.35, depth=80,
-                ranker=_BROAD), 240,
+                ranker=_BROAD, two_tower=TwoTowerConfig(max_seconds=240)),
     ),
 }  # fmt: skip

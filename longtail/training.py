@@ -53,7 +53,7 @@ class TrainingConfig:
     objective: str = "conversion"
     propensity_weights: bool = True
     sources: SourcesConfig = field(default_factory=SourcesConfig)
-    two_tower: TwoTowerConfig = field(default_factory=TwoTowerConfig)
+    two_tower: TwoTowerConfig = field(default_factory=lambda: TwoTowerConfig(half_life_days=30.0))
     ranker: RankerConfig = field(default_factory=RankerConfig)
     seed: int = 0
 
