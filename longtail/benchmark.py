@@ -23,6 +23,7 @@ from longtail.events import Histories, Log, Requests, Shop
 from longtail.events.log import histories_before
 from longtail.identity.pseudonyms import Pseudonymiser, load_key
 from longtail.ranking.ranker import RankerConfig
+from longtail.retrieval.base import CandidateSource
 from longtail.retrieval.sources import SourcesConfig
 from longtail.retrieval.two_tower import TwoTowerConfig
 from longtail.schema import DAY_US
@@ -69,22 +70,15 @@ def run(
     def say(line: str) -> None:
         sys.stderr.write(f"{time.perf_counter() - started:6.0f} s  {line}\n")
 
-    until, cases = p.split(Path(folder))
     with tempfile.TemporaryDirectory() as scratch:
-        key_file = Path(scratch) / "key"
-        import_shop(p.reader, Path(folder), Path(scratch) / "shop", key_file=key_file, until=until, max_bad_share=0.5)
-        shop = Shop.load(Path(scratch) / "shop")
-        names = Pseudonymiser(load_key(key_file))
-        if p.retime:
-            shop = replace(shop, log=p.retime(shop.log))
-        until = until or int(shop.log.time.max()) + 1
+        shop, until, cases, names = load_training_part(p, Path(folder), Path(scratch))
         say(f"{len(shop.log):,} events, {shop.log.n_users:,} people, {shop.log.n_items:,} items")
         sources = replace(p.config.sources, without=without)
         config = replace(p.config, sources=sources, seed=seed, ranker=replace(p.config.ranker, seed=seed))
         data = prepare(shop, until, config)
-        shared: list[Any] = []
+        shared: list[CandidateSource] = []
         if two_tower and "two_tower" not in without:
-            shared = [_two_tower(data, Path(scratch) / "tower")]
+            shared = [train_tower(data, Path(scratch) / "tower")]
             say("two-tower trained")
         proposals = propose(data, shared, data.windows(), say)
         booster, blend = learn(proposals, config)
@@ -110,7 +104,19 @@ def _rounded(names: list[str], weights: np.ndarray) -> dict[str, float]:
     return {name: round(float(weight), 3) for name, weight in zip(names, weights, strict=True)}
 
 
-def _two_tower(data: TrainingSet, folder: Path) -> Any:
+def load_training_part(protocol: Protocol, folder: Path, scratch: Path) -> tuple[Shop, int, Cases, Pseudonymiser]:
+    """Import what lies before the split: the shop, where training ends, the cases, and the names of their users."""
+    until, cases = protocol.split(folder)
+    key_file = scratch / "key"
+    import_shop(protocol.reader, folder, scratch / "shop", key_file=key_file, until=until, max_bad_share=0.5)
+    shop = Shop.load(scratch / "shop")
+    if protocol.retime:
+        shop = replace(shop, log=protocol.retime(shop.log))
+    return shop, until or int(shop.log.time.max()) + 1, cases, Pseudonymiser(load_key(key_file))
+
+
+def train_tower(data: TrainingSet, folder: Path) -> CandidateSource:
+    """The two-tower, trained on what lies before the first training window."""
     from longtail.retrieval.two_tower import TwoTower
     from longtail.retrieval.two_tower_training import train_two_tower
 
