@@ -22,6 +22,7 @@ def build_candidates(
         candidates: the sources fitted on everything, and the ranker's training set.
         metrics: requests, rows, candidate recall.
     """
+    import json
     from pathlib import Path
 
     from longtail import steps
@@ -31,3 +32,4 @@ def build_candidates(
         Path(shop.path), Path(index.path), Path(candidates.path), TrainingConfig.parse(config)
     )
     metrics.metadata.update({name: value for name, value in figures.items() if isinstance(value, int | float)})
+    Path(metrics.path).write_text(json.dumps(figures))  # without the file, kfp reuses no finished step locally

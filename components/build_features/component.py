@@ -20,6 +20,7 @@ def build_features(
         features: snapshot files as the Feast views read them.
         metrics: days, users, items.
     """
+    import json
     from pathlib import Path
 
     from longtail import steps
@@ -27,3 +28,4 @@ def build_features(
 
     figures = steps.build_features(Path(shop.path), Path(features.path), TrainingConfig.parse(config))
     metrics.metadata.update({name: value for name, value in figures.items() if isinstance(value, int | float)})
+    Path(metrics.path).write_text(json.dumps(figures))  # without the file, kfp reuses no finished step locally

@@ -20,6 +20,7 @@ def build_index(
         index: the two-tower with its index beside it.
         metrics: kind of index, recall, build time.
     """
+    import json
     from pathlib import Path
 
     from longtail import steps
@@ -27,3 +28,4 @@ def build_index(
 
     figures = steps.build_index(Path(two_tower.path), Path(index.path), TrainingConfig.parse(config))
     metrics.metadata.update({name: value for name, value in figures.items() if isinstance(value, int | float)})
+    Path(metrics.path).write_text(json.dumps(figures))  # without the file, kfp reuses no finished step locally

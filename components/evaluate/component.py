@@ -26,6 +26,7 @@ def evaluate(
         evaluation: report as HTML and JSON, figures, the metric of each case.
         metrics: every figure of the system.
     """
+    import json
     from pathlib import Path
 
     from longtail import steps
@@ -34,3 +35,4 @@ def evaluate(
     inputs = [Path(a.path) for a in (shop, index, candidates, ranker)]
     figures = steps.evaluate(*inputs, Path(evaluation.path), TrainingConfig.parse(config))
     metrics.metadata.update({name: value for name, value in figures.items() if isinstance(value, int | float)})
+    Path(metrics.path).write_text(json.dumps(figures))  # without the file, kfp reuses no finished step locally

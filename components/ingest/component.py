@@ -26,9 +26,11 @@ def ingest(
         shop: the imported shop: events, items, quarantine and a summary.
         metrics: rows read, kept and left out, users, items.
     """
+    import json
     from pathlib import Path
 
     from longtail import steps
 
     figures = steps.ingest(reader, source, Path(shop.path), key_file, mapping, max_bad_share)
     metrics.metadata.update({name: value for name, value in figures.items() if isinstance(value, int | float)})
+    Path(metrics.path).write_text(json.dumps(figures))  # without the file, kfp reuses no finished step locally

@@ -20,6 +20,7 @@ def train_ranker(
         ranker: the booster and its Triton model repository.
         metrics: trees, features, rows.
     """
+    import json
     from pathlib import Path
 
     from longtail import steps
@@ -27,3 +28,4 @@ def train_ranker(
 
     figures = steps.train_ranker(Path(candidates.path), Path(ranker.path), TrainingConfig.parse(config))
     metrics.metadata.update({name: value for name, value in figures.items() if isinstance(value, int | float)})
+    Path(metrics.path).write_text(json.dumps(figures))  # without the file, kfp reuses no finished step locally

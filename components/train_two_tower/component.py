@@ -20,6 +20,7 @@ def train_two_tower(
         two_tower: user tower as ONNX, item vectors, configuration.
         metrics: epochs, losses, validation NDCG.
     """
+    import json
     from pathlib import Path
 
     from longtail import steps
@@ -27,3 +28,4 @@ def train_two_tower(
 
     figures = steps.train_two_tower(Path(shop.path), Path(two_tower.path), TrainingConfig.parse(config))
     metrics.metadata.update({name: value for name, value in figures.items() if isinstance(value, int | float)})
+    Path(metrics.path).write_text(json.dumps(figures))  # without the file, kfp reuses no finished step locally

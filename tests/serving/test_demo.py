@@ -1,0 +1,98 @@
+"""The demo as a person runs it, on a small shop: what it shows, what it leaves, how it stops."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+SIZE = {"users": 500, "items": 300, "days": 50, "events": 30_000}
+CONFIG = {
+    "windows": 2,
+    "requests": 300,
+    "two_tower": {"epochs": 1, "dim": 16, "validation_users": 100},
+    "ranker": {"rounds": 20},
+}
+
+
+def start(out: Path, log: Path) -> subprocess.Popen:
+    words = ["--out", str(out), "--simulate", json.dumps(SIZE), "--config", json.dumps(CONFIG)]
+    command = [sys.executable, "-m", "serving.demo", *words]
+    env = {**os.environ, "COLUMNS": "140"}
+    return subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT, env=env, start_new_session=True)
+
+
+def left_over(out: Path) -> list[str]:
+    """Processes that have to do with this demo's folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "pid"]):
+        words = " ".join(process.info["cmdline"] or [])
+        if str(out) in words and process.info["pid"] != os.getpid():
+            found.append(words)
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("demo")
+    out, log = root / "demo", root / "first.txt"
+    process = start(out, log)
+    try:
+        code = process.wait(500)
+    finally:
+        process.kill()
+    assert code == 0, log.read_text()[-3000:]
+    return out, log.read_text()
+
+
+@pytest.mark.serving
+@pytest.mark.slow
+def test_it_shows_lists_and_says_where_everything_lies(finished):
+    out, text = finished
+    for shown in (
+        "A returning user",
+        "A new user",
+        "The new user clicks",
+        "items are new in the list after two clicks",
+    ):
+        assert shown in text
+    assert text.count("level full") == 3
+    result = json.loads((out / "run" / "result.json").read_text())
+    assert result["aliases"] == ["champion"]
+    for place in (result["bundle"], f"{result['evaluation']}/report.html", result["log"], str(out / "mlflow")):
+        assert place in text
+        assert Path(place).exists()
+    assert left_over(out) == []
+
+
+@pytest.mark.serving
+@pytest.mark.slow
+def test_a_second_run_starts_clean_and_trains_nothing_again(finished):
+    out, _ = finished
+    log = out.parent / "second.txt"
+    assert start(out, log).wait(300) == 0, log.read_text()[-3000:]
+    text = log.read_text()
+    assert text.count("done before") == 7  # every step but register
+    assert "version 1 (champion)" in text
+    assert left_over(out) == []
+
+
+@pytest.mark.slow
+def test_interrupted_in_training_it_leaves_no_process_and_nothing_half_written(finished, tmp_path):
+    out, log = tmp_path / "demo", tmp_path / "log.txt"
+    process = start(out, log)
+    deadline = time.monotonic() + 200
+    while "train two tower: started" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert log.read_text().strip().endswith("longtail: stopped")
+    assert left_over(out) == []
+    steps = [step for run in (out / "run" / "steps").iterdir() for step in run.iterdir()]
+    assert all((step / "executor_output.json").is_file() for step in steps)
+    assert not [path for path in out.rglob("*") if path.name.endswith((".part", ".partial"))]
