@@ -4,9 +4,9 @@ import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer
-import yaml
 
 from longtail.cli import app
 
@@ -41,8 +41,19 @@ def test_the_table_names_every_command_and_no_other():
     assert shown == set(GROUP.commands)
 
 
-def test_every_yaml_and_picture_it_shows_is_there():
-    for block in re.findall(r"```yaml\n(.*?)```", README, re.S):
-        assert yaml.safe_load(block)
+def test_the_mapping_it_shows_imports_a_shop(tmp_path):
+    from longtail.datasets.importing import import_shop
+
+    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    (tmp_path / "mapping.yaml").write_text(block)
+    orders = ["customer,sku,ordered_at,total", "1,a,2024-01-01T10:00:00,5", "2,b,2024-01-02T10:00:00,7"]
+    (tmp_path / "orders.csv").write_text("\n".join(orders) + "\n")
+    products = {"sku": ["a", "b"], "name": ["Axe", "Bow"], "department": ["tools", "sport"]}
+    pd.DataFrame(products).to_parquet(tmp_path / "products.parquet")
+    summary = import_shop("mapped", tmp_path, tmp_path / "shop", key_file=tmp_path / "key")
+    assert (summary["good"], summary["items"], summary["users"]) == (2, 2, 2)
+
+
+def test_every_file_it_links_to_is_there():
     for target in re.findall(r"\]\(([^)]+)\)", README):
         assert (ROOT / target).exists(), target
