@@ -6,6 +6,7 @@ that was killed: it starts over, except the two-tower, which goes on from its ch
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -193,14 +194,13 @@ def register(
     from longtail.registry import Registry
 
     loaded = Shop.load(shop)
-    about = json.loads((shop / "import.json").read_text())
+    about = json.loads((shop / "import.json").read_text()) | {"fingerprint": fingerprint(shop)}
     figures = json.loads((evaluation / "figures.json").read_text())
     shutil.rmtree(out, ignore_errors=True)
     manifest, card = write_bundle(loaded, about, features, candidates, ranker, evaluation, out, figures, config, rules)
-    known = str(about.get("fingerprint", manifest.data_fingerprint))
     version = Registry(registry).register(
-        out, figures, {"config": json.dumps(asdict(config))}, card, known, metric=metric, margin=margin,
-        cases=np.load(evaluation / "cases.npy"),
+        out, figures, {"config": json.dumps(asdict(config))}, card, manifest.data_fingerprint, metric=metric,
+        margin=margin, cases=np.load(evaluation / "cases.npy"),
     )  # fmt: skip
     say(f"version {version.number} is {', '.join(version.aliases) or 'kept'}: {version.decision}")
     return {"version": version.number, "aliases": list(version.aliases), "bundle": manifest.version}
@@ -261,6 +261,15 @@ def _card(folder: Path, shop: Shop, about: Figures, config: TrainingConfig) -> s
 def end_of(shop: Shop) -> int:
     """Just after the newest event, microseconds."""
     return int(shop.log.time.max()) + 1
+
+
+def fingerprint(shop: Path) -> str:
+    """Identifies the events and items of an imported shop: equal data, equal fingerprint."""
+    digest = hashlib.sha256()
+    for name in ("events.parquet", "items.parquet"):
+        with (shop / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def load(shop: Path, config: TrainingConfig) -> TrainingSet:

@@ -28,7 +28,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 HISTORY_TAG = "champions"  # versions that were champion, oldest first: what a rollback goes back along
 CASES = Path("evaluation/cases.npy")
-MAX_PARAM = 500
+MAX_PARAM = 6000
 
 
 @dataclass(frozen=True)

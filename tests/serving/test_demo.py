@@ -96,3 +96,14 @@ def test_interrupted_in_training_it_leaves_no_process_and_nothing_half_written(f
     steps = [step for run in (out / "run" / "steps").iterdir() for step in run.iterdir()]
     assert all((step / "executor_output.json").is_file() for step in steps)
     assert not [path for path in out.rglob("*") if path.name.endswith((".part", ".partial"))]
+
+
+@pytest.mark.slow
+def test_the_version_knows_its_data(finished):
+    from longtail.registry import Registry
+    from longtail.steps import fingerprint
+
+    out, _ = finished
+    champion = Registry(out / "mlflow").get("champion")
+    assert champion.data_fingerprint == fingerprint(out / "shop")
+    assert champion.metric in champion.figures
