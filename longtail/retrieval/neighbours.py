@@ -52,12 +52,13 @@ def history_matrix(requests: Requests, n_items: int, weighting: Weighting) -> sp
     if weighting.half_life_days is not None:
         days = (requests.time[rows] - history.time) / DAY_US
         weight = weight * np.exp2(-days / weighting.half_life_days)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[keep], minlength=len(history)))])
-    data = weight[keep].astype(np.float32)
-    matrix = sp.csr_matrix((data, history.item[keep], indptr), shape=(len(history), n_items))
+    rows, item, data = rows[keep], history.item[keep], weight[keep]
     if not weighting.distinct:
-        matrix.sum_duplicates()
-    return matrix
+        # Added up oldest first: scipy's sum_duplicates orders repeats by whatever else is in the batch, and rounds so.
+        key, place = np.unique(rows * n_items + item, return_inverse=True)
+        rows, item, data = key // n_items, (key % n_items).astype(np.int32), np.bincount(place, data, len(key))
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(history)))])
+    return sp.csr_matrix((data.astype(np.float32), item, indptr), shape=(len(history), n_items))
 
 
 class SparseAnswer(Answer):

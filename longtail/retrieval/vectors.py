@@ -23,10 +23,14 @@ class VectorAnswer(Answer):
         self.known = np.any(queries != 0, axis=1)
 
     def top(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        ids, scores = self.index.search(self.queries, k)
-        silent = ~self.known
-        ids[silent], scores[silent] = -1, -np.inf
-        return ids, scores
+        ids, _ = self.index.search(self.queries, k)
+        ids[~self.known] = -1
+        row, place = np.nonzero(ids >= 0)
+        # The index rounds by the size of its batch: the pairs' own scores decide the order.
+        scores = np.full(ids.shape, -np.inf, np.float32)
+        scores[row, place] = self.at(row, ids[row, place])
+        order = np.lexsort((ids, -scores))
+        return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
 
     def at(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
         # einsum sums each row by itself: a matrix product would give other last bits for other batch sizes.
@@ -47,7 +51,7 @@ class SpectralSource(CandidateSource):
 
     def answer(self, requests: Requests) -> Answer:
         weights = history_matrix(requests, len(self.inward), self.weighting)
-        queries = np.asarray(weights @ self.inward, np.float32).reshape(len(requests), -1)
+        queries = np.asarray(weights @ self.inward, np.float32)
         return VectorAnswer(queries, self.index, self.outward)
 
     def save(self, folder: Path) -> None:
@@ -74,7 +78,10 @@ def spectral(
 
     rank = max(1, min(rank, min(interactions.shape) - 1))
     normal = degree_normalised(interactions)
-    _, _, right = randomized_svd(normal, rank, n_iter=3, random_state=seed)
+    if normal.nnz:
+        _, _, right = randomized_svd(normal, rank, n_iter=3, random_state=seed)
+    else:  # nobody has two items yet: there is nothing to smooth
+        right = np.zeros((rank, interactions.shape[1]), np.float32)
     degree = np.sqrt(np.maximum(np.asarray(interactions.sum(0)).ravel(), 1)).astype(np.float32)[:, None]
     basis = right.T.astype(np.float32)
     inward, outward = np.ascontiguousarray(basis / degree), np.ascontiguousarray(basis * degree)
