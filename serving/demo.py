@@ -20,11 +20,11 @@ from longtail.errors import InvalidInput
 from serving.demo_lists import Lists, show
 from serving.local import LocalServing
 
-SHOP = {"users": 3_000, "items": 1_500, "days": 90, "events": 400_000}
+SHOP = {"users": 2_000, "items": 1_000, "days": 80, "events": 200_000}
 CONFIG: dict[str, Any] = {
     "windows": 3,
-    "requests": 2_000,
-    "two_tower": {"epochs": 8, "max_seconds": 120},
+    "requests": 1_500,
+    "two_tower": {"epochs": 6, "dim": 32, "max_seconds": 90},
     "ranker": {"rounds": 150},
 }
 GRACE_S = 30
