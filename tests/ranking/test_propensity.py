@@ -1,0 +1,58 @@
+"""Examination by position, recovered from logs whose curve is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from longtail.events import Log
+from longtail.ranking.propensity import examination, inverse_propensity
+from longtail.schema import EVENT_CODE
+from tests.tiny import log_of
+
+CURVE = np.array([1.0, 0.7, 0.5, 0.35, 0.25])
+
+
+def lists(n: int, attraction: np.ndarray, seed: int = 0, sorted_share: float = 0.5) -> Log:
+    """`n` lists; a share of them puts the most attractive items first, as a policy in production does."""
+    rng = np.random.default_rng(seed)
+    shown = np.stack([rng.permutation(len(attraction))[: len(CURVE)] for _ in range(n)])
+    by_taste = np.take_along_axis(shown, np.argsort(-attraction[shown], axis=1), 1)
+    shown = np.where(rng.random((n, 1)) < sorted_share, by_taste, shown)
+    clicked = rng.random(shown.shape) < CURVE * attraction[shown]
+    request, position = np.indices(shown.shape)
+    rows = [(0, item, 0.0) for item in np.concatenate([shown.ravel(), shown[clicked]])]
+    log = log_of(rows, 1, len(attraction))
+    kind = np.concatenate([np.full(shown.size, EVENT_CODE["impression"]), np.full(clicked.sum(), EVENT_CODE["click"])])
+    return replace(
+        log, kind=kind.astype(np.int8), strength=(kind == EVENT_CODE["click"]).astype(np.float32),
+        request=np.concatenate([request.ravel(), request[clicked]]).astype(np.int32),
+        position=np.concatenate([position.ravel(), position[clicked]]).astype(np.int16),
+    )  # fmt: skip
+
+
+def test_recovers_the_curve_though_better_items_stand_higher() -> None:
+    attraction = np.linspace(0.05, 0.9, 12)
+    log = lists(20_000, attraction)
+    found = examination(log)
+    assert np.allclose(found, CURVE, atol=0.05)
+    impressions = np.bincount(log.position[log.strength == 0])
+    naive = np.bincount(log.position[log.strength > 0]) / impressions
+    assert naive[-1] / naive[0] < 0.7 * found[-1], "click rates alone take taste for place"
+
+
+def test_without_impressions_nothing_is_known() -> None:
+    assert len(examination(log_of([(0, 0, 1), (0, 1, 2)], 1, 2))) == 0
+
+
+def test_impressions_that_nobody_clicked() -> None:
+    log = lists(20, np.full(6, 1e-9))
+    found = examination(log)
+    assert np.isfinite(found).all() and found.max() == 1
+
+
+def test_weights_are_inverse_clipped_and_one_where_unknown() -> None:
+    theta = np.array([1.0, 0.5, 0.01])
+    assert inverse_propensity(np.array([0, 1, 2, -1, 7]), theta, clip=10).tolist() == [1, 2, 10, 1, 1]
+    assert inverse_propensity(np.array([0, 3]), np.empty(0)).tolist() == [1, 1]
