@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 import xgboost as xgb
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from longtail.errors import InvalidInput
 from longtail.events import Log, Requests, Shop
 from longtail.features.batch import Snapshots, snapshots
 from longtail.features.request import feature_list
 from longtail.ranking.groups import Unit, Wanted, requests_of_window
-from longtail.ranking.objective import gains
+from longtail.ranking.objective import Objective, gains
 from longtail.ranking.propensity import examination, inverse_propensity
 from longtail.ranking.ranker import RankerConfig, TrainingRows, train_ranker
 from longtail.ranking.two_stage import Stage, training_rows
@@ -29,6 +29,7 @@ from longtail.retrieval.two_tower import TwoTowerConfig
 from longtail.schema import DAY_US
 
 Report = Callable[[str], None]
+Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,15 @@ class TrainingConfig:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     unit: Unit = "session"
-    windows: int = 4
-    window_days: int = 7
-    requests: int = 8_000  # at most this many a window
-    negatives: float = 0.25  # share of the candidates nobody wanted that the ranker sees
-    depth: int = 120  # items each source proposes
+    windows: Count = 4
+    window_days: Count = 7
+    requests: Count = 8_000  # at most this many a window
+    negatives: Annotated[float, Field(gt=0, le=1)] = 0.25  # share of the candidates nobody wanted that the ranker sees
+    depth: Count = 120  # items each source proposes
     repeats: bool = True  # may an item that the person already has be shown again
-    history: int = 100  # newest events of a person that a request carries, in training as in serving
+    history: Count = 100  # newest events of a person that a request carries, in training as in serving
     known_only: bool = False  # leave out people without a history
-    objective: str = "conversion"
+    objective: Objective = "conversion"
     propensity_weights: bool = True
     sources: SourcesConfig = field(default_factory=SourcesConfig)
     two_tower: TwoTowerConfig = field(default_factory=lambda: TwoTowerConfig(half_life_days=30.0))

@@ -35,7 +35,7 @@ def log_of(
 def random_log(n_users: int, n_items: int, n: int, days: float = 60, seed: int = 0) -> Log:
     """Clicks with a few favourites, and people who come back to the same item."""
     rng = np.random.default_rng(seed)
-    item = np.minimum(rng.geometric(3 / n_items, n) - 1, n_items - 1)
+    item = np.minimum(rng.geometric(min(3 / n_items, 0.4), n) - 1, n_items - 1)
     return log_of(list(zip(rng.integers(0, n_users, n), item, rng.uniform(0, days, n), strict=True)), n_users, n_items)
 
 
