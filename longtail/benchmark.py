@@ -65,6 +65,7 @@ def run(
     if protocol not in PROTOCOLS:
         raise InvalidInput(f"there is no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
     p = PROTOCOLS[protocol]
+    out.parent.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
     started = time.perf_counter()
 
     def say(line: str) -> None:
