@@ -94,7 +94,7 @@ def build_index(tower: Path, out: Path, config: TrainingConfig) -> Figures:
 def build_candidates(shop: Path, index: Path, out: Path, config: TrainingConfig) -> Figures:
     """Past requests with what retrieval would have proposed then (`training.npz`), and today's sources (`retrieval/`).
 
-    The newest window is left to the evaluation.
+    The newest window is left to the evaluation, unless it is the only one.
     """
     from longtail.retrieval.two_tower import TwoTower
 
@@ -103,6 +103,8 @@ def build_candidates(shop: Path, index: Path, out: Path, config: TrainingConfig)
     windows = data.windows(skip=1) or data.windows()
     if not windows:
         raise InvalidInput("the log is too short for a training window: import a longer log, or shorten window_days")
+    if len(data.windows()) == 1:
+        say("only one window fits into the log: the ranker learns from what it is judged by, so its figures flatter it")
     proposals = propose(data, list(shared), windows, say)
     blend = learn_blend(proposals)
     stage = data.stage(data.until, list(shared), blend)
@@ -139,7 +141,10 @@ def train_ranker(candidates: Path, out: Path, config: TrainingConfig) -> Figures
 
 
 def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path, config: TrainingConfig) -> Figures:
-    """Judge both stages as one system on the newest window, which neither the sources nor the ranker saw."""
+    """Judge both stages as one system on the newest window, which neither the sources nor the ranker saw.
+
+    A log with room for one window only is the exception, and `build_candidates` says so: the ranker saw that one.
+    """
     import xgboost as xgb
 
     from longtail.evaluation import baselines

@@ -261,9 +261,10 @@ BRIEF = replace(QUICK, two_tower=replace(QUICK.two_tower, dim=8, epochs=2, max_s
     "events, kind", [(busy(items=3), "click"), (busy(users=1, n=60), "click"), (busy(), "purchase")],
     ids=["three items", "one person", "purchases only"],
 )  # fmt: skip
-def test_all_steps_of_a_small_shop(tmp_path: Path, events: list[Event], kind: str) -> None:
+def test_all_steps_of_a_small_shop(tmp_path: Path, events: list[Event], kind: str, capsys) -> None:
     figures = all_steps(saved(tmp_path / "shop", events, kind), tmp_path, BRIEF)
     assert 0 <= figures["ndcg@10"] <= 1
+    assert "only one window" in capsys.readouterr().out, "the judge says when the ranker saw the window"
 
 
 @pytest.mark.slow
