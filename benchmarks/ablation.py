@@ -53,7 +53,7 @@ def run(protocol: Protocol, folder: Path, scratch: Path, two_tower: bool) -> Non
         if source is not None:
             others[source] = False
         rows = masked(learned, columns, others, depth)
-        booster = train_ranker(rows, [n for n, c in zip(names, columns, strict=True) if c], protocol.config.ranker)
+        booster = train_ranker(rows, [f for f, c in zip(features, columns, strict=True) if c], protocol.config.ranker)
         keep = (test.ranks[:, others] < depth).any(axis=1)
         score = np.full(len(keep), -np.inf, np.float32)
         score[keep] = booster.inplace_predict(test.rows.features[keep][:, columns])

@@ -74,11 +74,11 @@ def run(
     with tempfile.TemporaryDirectory() as scratch:
         shop, until, cases, names = load_training_part(p, Path(folder), Path(scratch))
         say(f"{len(shop.log):,} events, {shop.log.n_users:,} people, {shop.log.n_items:,} items")
-        sources = replace(p.config.sources, without=without)
+        sources = replace(p.config.sources, without=(*p.config.sources.without, *without))
         config = replace(p.config, sources=sources, seed=seed, ranker=replace(p.config.ranker, seed=seed))
         data = prepare(shop, until, config)
         shared: list[CandidateSource] = []
-        if two_tower and "two_tower" not in without:
+        if two_tower and "two_tower" not in config.sources.without:
             shared = [train_tower(data, Path(scratch) / "tower")]
             say("two-tower trained")
         proposals = propose(data, shared, data.windows(), say)
@@ -227,6 +227,9 @@ _WINDOW = TrainingConfig(
 )  # fmt: skip
 _BROAD = RankerConfig(rounds=250, eta=0.08, min_child_weight=10, pairs=20)
 
+_ORDERED = ("sessions", "next_1", "next_5_long", "next_20", "before_5", "copurchase", "copurchase_months",
+            "popular_3d", "trending", "two_tower")  # fmt: skip
+
 PROTOCOLS: Mapping[str, Protocol] = {
     "repeat-week": Protocol("online-retail", _retail_split, replace(_WINDOW, windows=8)),
     "new-week": Protocol("online-retail", _retail_split, replace(_WINDOW, windows=10, repeats=False)),
@@ -243,8 +246,11 @@ PROTOCOLS: Mapping[str, Protocol] = {
     ),
     "pairs": Protocol(
         "pairs", _pairs_split,
-        replace(_WINDOW, windows=1, window_days=15, repeats=False, requests=8000, ranker=_BROAD,
-                two_tower=TwoTowerConfig(max_seconds=120)),
+        # Pairs have no order and no time: what is made of either is left out, and the ranker reads the sources alone.
+        replace(_WINDOW, windows=1, window_days=15, repeats=False, requests=8000,
+                ranker=RankerConfig(rounds=150, eta=0.08, max_depth=4, min_child_weight=50, pairs=20,
+                                    groups=("source",)),
+                sources=SourcesConfig(without=_ORDERED)),
         _shuffled,
     ),
     "sessions": Protocol(

@@ -128,7 +128,7 @@ def train_ranker(candidates: Path, out: Path, config: TrainingConfig) -> Figures
 
     proposals = read_proposals(candidates)
     features = feature_list(proposals.sources)
-    booster = train(proposals.rows, [f.name for f in features], config.ranker)
+    booster = train(proposals.rows, features, config.ranker)
     gain = booster.get_score(importance_type="total_gain")
     importance = {name: value / sum(gain.values()) for name, value in gain.items()}
     with _fresh(out) as folder:

@@ -175,8 +175,7 @@ def propose(
 
 def learn(proposals: Proposals, config: TrainingConfig) -> tuple[xgb.Booster, Blend]:
     """The ranker, and the blend that orders candidates before it."""
-    names = [f.name for f in feature_list(proposals.sources)]
-    return train_ranker(proposals.rows, names, config.ranker), learn_blend(proposals)
+    return train_ranker(proposals.rows, feature_list(proposals.sources), config.ranker), learn_blend(proposals)
 
 
 def learn_blend(proposals: Proposals) -> Blend:

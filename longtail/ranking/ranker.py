@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 import xgboost as xgb
 
 from longtail.errors import InvalidInput
+from longtail.features.definitions import Feature
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class RankerConfig:
     pairs: int = 16  # top places that LambdaMART swaps against the rest
     max_bin: int = 128
     threads: int = 0  # 0: all cores
+    groups: tuple[str, ...] = ()  # feature groups that the trees may split on; none named: all
     seed: int = 0
 
 
@@ -42,18 +45,24 @@ class TrainingRows:
     weight: np.ndarray
 
 
-def train_ranker(rows: TrainingRows, names: list[str], config: RankerConfig) -> xgb.Booster:
-    """Fit on groups that each hold a positive gain.
+def train_ranker(rows: TrainingRows, features: Sequence[Feature], config: RankerConfig) -> xgb.Booster:
+    """Fit on groups that each hold a positive gain; `features` name the columns.
 
     Raises:
-        InvalidInput: there is no group to learn from.
+        InvalidInput: there is no group to learn from, or no feature of the groups that the configuration names.
     """
     if not len(rows.sizes):
         raise InvalidInput(
             "the ranker has nothing to learn from: no past request led to an item that retrieval proposed; "
             "use more events or longer windows"
         )
-    data = xgb.QuantileDMatrix(rows.features, label=rows.gain, feature_names=names, max_bin=config.max_bin)
+    used = np.array([not config.groups or f.group in config.groups for f in features])
+    if not used.any():
+        raise InvalidInput(f"ranker.groups {config.groups} name no feature: use {sorted({f.group for f in features})}")
+    names = [f.name for f in features]
+    # A column without a value offers no split: the booster keeps the whole input, and servers need not know.
+    values = rows.features if used.all() else np.where(used, rows.features, np.float32(np.nan))
+    data = xgb.QuantileDMatrix(values, label=rows.gain, feature_names=names, max_bin=config.max_bin)
     data.set_group(rows.sizes)
     data.set_weight(rows.weight / max(float(rows.weight.mean()), 1e-9))
     parameters = {

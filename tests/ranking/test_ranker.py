@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longtail.errors import InvalidInput
+from longtail.features.definitions import Feature
 from longtail.ranking.ranker import RankerConfig, TrainingRows, train_ranker
 from longtail.ranking.two_stage import best_of
 
 QUICK = RankerConfig(rounds=25, eta=0.2, max_depth=3, min_child_weight=1, threads=1, colsample=1.0)
-NAMES = ["noise", "signal", "unknown"]
+FEATURES = [Feature("noise", "item", ""), Feature("signal", "source", ""), Feature("unknown", "item", "")]
 
 
 def planted(groups: int = 150, size: int = 10, seed: int = 0) -> TrainingRows:
@@ -32,35 +35,43 @@ def hits(booster, rows: TrainingRows) -> float:
 
 
 def test_learns_a_planted_signal() -> None:
-    booster = train_ranker(planted(), NAMES, QUICK)
+    booster = train_ranker(planted(), FEATURES, QUICK)
     assert hits(booster, planted(seed=1)) > 0.8
     gain = booster.get_score(importance_type="total_gain")
     assert max(gain, key=gain.get) == "signal" and "unknown" not in gain
 
 
 def test_same_seed_same_ranker() -> None:
-    first, again = (train_ranker(planted(), NAMES, QUICK).save_raw() for _ in range(2))
+    first, again = (train_ranker(planted(), FEATURES, QUICK).save_raw() for _ in range(2))
     assert first == again
 
 
 def test_only_the_ratio_of_weights_counts() -> None:
     rows = planted()
     doubled = TrainingRows(rows.features, rows.gain, rows.sizes, rows.weight * 2)
-    assert train_ranker(rows, NAMES, QUICK).save_raw() == train_ranker(doubled, NAMES, QUICK).save_raw()
+    assert train_ranker(rows, FEATURES, QUICK).save_raw() == train_ranker(doubled, FEATURES, QUICK).save_raw()
 
 
 def test_groups_of_one_row_teach_nothing_and_do_no_harm() -> None:
     rows = TrainingRows(
         np.ones((3, 3), np.float32), np.ones(3, np.float32), np.ones(3, np.int64), np.ones(3, np.float32)
     )
-    score = train_ranker(rows, NAMES, QUICK).inplace_predict(rows.features)
+    score = train_ranker(rows, FEATURES, QUICK).inplace_predict(rows.features)
     assert np.isfinite(score).all()
+
+
+def test_trees_split_on_the_named_groups_only() -> None:
+    booster = train_ranker(planted(), FEATURES, replace(QUICK, groups=("item",)))
+    assert set(booster.get_score()) == {"noise"}
+    assert booster.num_features() == len(FEATURES)
+    with pytest.raises(InvalidInput, match="source"):
+        train_ranker(planted(), FEATURES, replace(QUICK, groups=("sauce",)))
 
 
 def test_nothing_to_learn_from() -> None:
     none = np.empty(0, np.float32)
     with pytest.raises(InvalidInput, match="nothing to learn from"):
-        train_ranker(TrainingRows(np.empty((0, 3), np.float32), none, none.astype(int), none), NAMES, QUICK)
+        train_ranker(TrainingRows(np.empty((0, 3), np.float32), none, none.astype(int), none), FEATURES, QUICK)
 
 
 def test_ties_go_to_the_smaller_item() -> None:
