@@ -17,7 +17,7 @@ from longtail.features.batch import Snapshots, snapshots
 from longtail.features.request import feature_list
 from longtail.ranking.groups import Unit, Wanted, requests_of_window
 from longtail.ranking.objective import Objective, gains
-from longtail.ranking.propensity import examination, inverse_propensity
+from longtail.ranking.propensity import examination, inverse_propensity, self_normalised
 from longtail.ranking.ranker import RankerConfig, TrainingRows, train_ranker
 from longtail.ranking.two_stage import Stage, training_rows
 from longtail.retrieval import Retriever
@@ -26,7 +26,7 @@ from longtail.retrieval.blend import Blend, fit_blend
 from longtail.retrieval.content import content_matrix
 from longtail.retrieval.sources import SourcesConfig, fit_sources
 from longtail.retrieval.two_tower import TwoTowerConfig
-from longtail.schema import DAY_US
+from longtail.schema import DAY_US, EVENT_CODE
 
 Report = Callable[[str], None]
 Count = Annotated[int, Field(ge=1)]
@@ -104,8 +104,14 @@ class TrainingSet:
         c = self.config
         return requests_of_window(
             self.positives, self.gain, self.weight, self.shop.segment, start, stop, c.unit, c.repeats,
-            limit or c.requests, c.seed, c.history, c.known_only,
+            limit or c.requests, c.seed, c.history, c.known_only, self.impressions(start, stop),
         )  # fmt: skip
+
+    def impressions(self, start: int, stop: int) -> Log | None:
+        """What was on show in lists in [start, stop); None when the log says nothing of it."""
+        log = self.shop.log
+        found = log.select((log.kind == EVENT_CODE["impression"]) & (log.time >= start) & (log.time < stop))
+        return found if len(found) else None
 
     def windows(self, skip: int = 0) -> list[tuple[int, int]]:
         """(start, stop) of the training windows, newest first, without the newest `skip`."""
@@ -122,7 +128,7 @@ def prepare(shop: Shop, until: int, config: TrainingConfig) -> TrainingSet:
         )
     gain = gains(positives, config.objective, shop.catalogue.price, shop.catalogue.margin)
     theta = examination(log) if config.propensity_weights else np.empty(0)
-    weight = inverse_propensity(positives.position, theta)
+    weight = self_normalised(inverse_propensity(positives.position, theta), positives.position)
     first = int(positives.time.min())
     stamps = [until - w * config.window_days * DAY_US for w in range(config.windows + 1)]
     # A window needs a past to learn its sources from: a quarter of the log at least.

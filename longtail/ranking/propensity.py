@@ -45,3 +45,15 @@ def inverse_propensity(position: np.ndarray, theta: np.ndarray, clip: float = 10
         return np.ones(len(position), np.float32)
     weight = 1 / np.maximum(theta[np.where(known, position, 0)], 1 / clip)
     return np.where(known, weight, 1).astype(np.float32)
+
+
+def self_normalised(weight: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Weights float32 [N] scaled so that those of list events (`position` >= 0) are 1 on average.
+
+    What people found without a list has weight 1 and is no less true than a click: unscaled, clicks would outweigh it
+    by the mean of 1 / examination (Swaminathan and Joachims, NIPS 2015, on the variance that this saves as well).
+    """
+    listed = position >= 0
+    if not listed.any():
+        return weight
+    return np.where(listed, weight / weight[listed].mean(), weight).astype(np.float32)

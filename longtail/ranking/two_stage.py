@@ -18,6 +18,9 @@ from longtail.ranking.ranker import TrainingRows
 from longtail.retrieval import Candidates, Retriever
 
 CHUNK = 256  # requests answered together: bounds memory, changes no value
+ROW = 2**40  # one key per (request, item) pair: no catalogue has that many items
+
+Pairing = tuple[np.ndarray, np.ndarray] | None  # (request int64 [M], item int64 [M])
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,25 @@ class Stage:
         pairs = Pairs(candidates.rows, candidates.items, candidates.scores, candidates.ranks)
         return assemble(requests, user, categories, items, pairs)
 
-    def chunks(self, requests: Requests, n: int | None) -> Iterator[tuple[int, Requests, Candidates]]:
-        """The batch in pieces: (first request, its requests, their candidates)."""
+    def chunks(
+        self, requests: Requests, n: int | None, also: Callable[[int, int], Pairing] = lambda first, stop: None
+    ) -> Iterator[tuple[int, Requests, Candidates]]:
+        """The batch in pieces: (first request, its requests, their candidates).
+
+        `also(first, stop)` gives candidates of a piece beside those that retrieval proposes.
+        """
         for a in range(0, len(requests), CHUNK):
             part = requests.take(np.arange(a, min(a + CHUNK, len(requests))))
-            yield a, part, self.retriever.candidates(part, n)
+            yield a, part, self.retriever.candidates(part, n, also(a, a + len(part)))
 
 
 def training_rows(
     stage: Stage, requests: Requests, wanted: Wanted, negatives: float, n: int | None, seed: int,
     step: Callable[[int], None] = lambda done: None,
 ) -> tuple[TrainingRows, np.ndarray, np.ndarray, float]:  # fmt: skip
-    """Label what retrieval proposes for past requests; keep every wanted candidate and a share of the others.
+    """Label what retrieval proposes for past requests, and what the log says was on show beside it.
+
+    Every candidate that was wanted or on show is kept, and a share of the others.
 
     Returns the rows, the kept candidates' source scores and ranks float32 [N, S] for the blend, and the share of
     wanted items that retrieval proposed at all.
@@ -61,11 +71,14 @@ def training_rows(
     items = stage.item_table()
     blocks: list[tuple[np.ndarray, ...]] = []
     proposed = 0
-    for first, part, candidates in stage.chunks(requests, n):
+    for first, part, candidates in stage.chunks(requests, n, wanted.shown_to):
         gain = wanted.label(candidates.rows + first, candidates.items)
-        proposed += int((gain > 0).sum())
+        own = (candidates.ranks < stage.retriever.depth).any(axis=1)  # not there only because it was on show
+        proposed += int(((gain > 0) & own).sum())
         hit = np.isin(candidates.rows, candidates.rows[gain > 0])
-        keep = hit & ((gain > 0) | (rng.random(len(gain)) < negatives))
+        request, item = wanted.shown_to(first, first + len(part))
+        shown = np.isin(candidates.rows * ROW + candidates.items, request * ROW + item)
+        keep = hit & ((gain > 0) | shown | (rng.random(len(gain)) < negatives))
         kept = candidates.take(keep)
         features = stage.features(part, kept, items)
         sizes = np.unique(kept.rows, return_counts=True)

@@ -67,8 +67,13 @@ class Retriever:
         """A plain-words reason per source."""
         return [s.reason for s in self.sources]
 
-    def candidates(self, requests: Requests, n: int | None = None) -> Candidates:
-        """Union of all sources' proposals, the best `n` of each request by the blend (None: all)."""
+    def candidates(
+        self, requests: Requests, n: int | None = None, also: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> Candidates:
+        """Union of all sources' proposals, the best `n` of each request by the blend (None: all).
+
+        `also` (request int64 [M], item int64 [M]) are candidates beside what the sources propose.
+        """
         history = requests.history
         extra = 0 if self.repeats or not len(requests) else int(history.lengths.max(initial=0))
         answers = [s.answer(requests) for s in self.sources]
@@ -85,6 +90,9 @@ class Retriever:
                 place = np.arange(len(row)) - np.searchsorted(row, row)
                 key = key[place < self.depth]
             keys.append(key)
+        if also is not None:
+            key = also[0] * _ROW + also[1]
+            keys.append(key if had is None else key[~np.isin(key, had)])
         key = np.unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
         rows, items = key // _ROW, key % _ROW
         scores = np.zeros((len(rows), len(answers)), np.float32)
