@@ -83,6 +83,7 @@ def judged(data: TrainingSet, shared: list, window: tuple[int, int]) -> tuple[Pr
     """All candidates of the requests of a window, and for each group the request that it answers."""
     stage = data.stage(window[0], shared)
     requests, wanted = data.requests(*window)
+    wanted = replace(wanted, shown=None)  # what was on show is for learning: judged is what retrieval proposes
     rows, scores, ranks, recall = training_rows(stage, requests, wanted, 1.0, None, 0)
     hit = np.zeros(len(requests), bool)
     for first, _, candidates in stage.chunks(requests, None):

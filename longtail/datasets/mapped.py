@@ -61,7 +61,9 @@ def read(folder: Path, mapping: Path | None = None) -> Raw:
         m.values["events"] = folder.name
     if not m.values.get("events"):
         raise m.wrong("events", "is missing: name the file with the events")
-    path = base / str(m.values["events"])
+    if not isinstance(m.values["events"], str):
+        raise m.wrong("events", "must be a file name, such as orders.csv")
+    path = base / m.values["events"]
     frame = _renamed(m, _frame(m, "events", path), "columns", EVENT_COLUMNS, path)
     frame = _event_types(m, frame)
     for needed in ("item_id", "timestamp"):

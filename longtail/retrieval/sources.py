@@ -58,7 +58,8 @@ def _collaborative(log: Log, now: int, config: SourcesConfig) -> Iterator[Candid
     x = nb.user_item(log)
     x = x[np.diff(x.indptr) > 1]
     distinct = Weighting(last=1000, distinct=True)
-    if len(np.unique(log.item)) <= config.ease_items:
+    # By the catalogue, not by what was seen so far: all windows of a shop must have the same sources.
+    if log.n_items <= config.ease_items:
         weights = nb.ease(x, config.ease_ridge, config.neighbours * 10)
         yield NeighbourSource("ease", "people with your taste chose it", weights, distinct)
         yield NeighbourSource("ease_recent", "people with your taste chose it", weights, MONTHS)
@@ -69,11 +70,9 @@ def _collaborative(log: Log, now: int, config: SourcesConfig) -> Iterator[Candid
         yield NeighbourSource("graph", "people with your taste chose it", table, distinct)
     table = nb.cosine(x, config.neighbours, shrink=20.0)
     yield NeighbourSource("item_knn", "chosen by the same people as your items", table, STEPS)
-    baskets = nb.session_item(log)
-    if baskets.shape[0]:
-        table = nb.cosine(baskets, config.neighbours, shrink=10.0)
-        yield NeighbourSource("copurchase", "often bought together with your last items", table, SESSION)
-        yield NeighbourSource("copurchase_months", "often bought together with your items", table, MONTHS)
+    table = nb.cosine(nb.session_item(log), config.neighbours, shrink=10.0)
+    yield NeighbourSource("copurchase", "often bought together with your last items", table, SESSION)
+    yield NeighbourSource("copurchase_months", "often bought together with your items", table, MONTHS)
 
 
 def _sequential(log: Log, config: SourcesConfig) -> Iterator[CandidateSource]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from longtail.events import Log
-from longtail.ranking.propensity import examination, inverse_propensity
+from longtail.ranking.propensity import examination, inverse_propensity, self_normalised
 from longtail.schema import EVENT_CODE
 from tests.tiny import log_of
 
@@ -56,3 +56,10 @@ def test_weights_are_inverse_clipped_and_one_where_unknown() -> None:
     theta = np.array([1.0, 0.5, 0.01])
     assert inverse_propensity(np.array([0, 1, 2, -1, 7]), theta, clip=10).tolist() == [1, 2, 10, 1, 1]
     assert inverse_propensity(np.array([0, 3]), np.empty(0)).tolist() == [1, 1]
+
+
+def test_list_events_weigh_one_on_average_and_others_stay() -> None:
+    scaled = self_normalised(np.array([1, 3, 1, 8], np.float32), np.array([0, 4, -1, 7]))
+    np.testing.assert_allclose(scaled, [0.25, 0.75, 1, 2])
+    nowhere = np.full(3, -1)
+    np.testing.assert_array_equal(self_normalised(np.ones(3, np.float32), nowhere), np.ones(3))

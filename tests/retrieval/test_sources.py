@@ -158,6 +158,14 @@ def test_all_sources_of_a_shop_that_just_opened(events, ease_items: int) -> None
     assert len({s.name for s in sources}) == len(sources)
 
 
+def test_every_window_of_a_shop_has_the_same_sources(log: Log) -> None:
+    content, segment = content_matrix(catalogue(ITEMS)), np.zeros(USERS, np.int32)
+    early = log.select(np.arange(len(log)) == 0)  # one event: no basket, one item of the catalogue
+    config = SourcesConfig(ease_items=ITEMS - 1, spectral_rank=4)
+    names = [[s.name for s in fit_sources(part, content, segment, 1, NOW, config)] for part in (early, log)]
+    assert names[0] == names[1]
+
+
 def test_sources_are_left_out_by_name(log: Log) -> None:
     content, segment = content_matrix(catalogue(ITEMS)), np.zeros(USERS, np.int32)
     names = [s.name for s in fit_sources(log, content, segment, 1, NOW, SourcesConfig())]
