@@ -13,6 +13,7 @@ from longtail.errors import InvalidInput
 from longtail.schema import EVENT_CODE, EVENT_STRENGTH, EVENT_TYPES, ITEM_SCHEMA
 
 UNKNOWN = -1
+ROW = 2**40  # row * ROW + item is one flat key per (request, item) pair: no catalogue has that many items
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from longtail.events import Catalogue, Histories, Requests
+from longtail.events.log import ROW
 from longtail.features.batch import UserCategory
 from longtail.features.definitions import (
     DECAY_UNIT,
@@ -135,12 +136,12 @@ def _mean_price_of(user: Mapping[str, np.ndarray]) -> np.ndarray:
 def _pair_history(requests: Requests, pairs: Pairs) -> Iterator[tuple[str, str, np.ndarray]]:
     """What the user did with this very item before: counts, recency, usual interval and quantity."""
     h = requests.history
-    key = h.rows * 2**40 + h.item
+    key = h.rows * ROW + h.item
     order = np.argsort(key, kind="stable")  # keeps time order within a pair
     key = key[order]
     starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])) if len(key) else np.empty(0, np.int64)
     stops = np.append(starts[1:], len(key))
-    wanted = pairs.rows * 2**40 + pairs.items
+    wanted = pairs.rows * ROW + pairs.items
     place = np.minimum(np.searchsorted(key[starts], wanted), max(len(starts) - 1, 0))
     known = (key[starts][place] == wanted) if len(starts) else np.zeros(len(wanted), bool)
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from longtail.events import Log, Requests
-from longtail.events.log import histories_before
+from longtail.events.log import ROW, histories_before
 
 Unit = Literal["window", "session", "event"]
 
@@ -39,10 +39,10 @@ class Wanted:
     def label(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Gain float32 [N] of the pairs, 0 where not wanted."""
         owner = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
-        key = owner * 2**40 + self.item
+        key = owner * ROW + self.item
         if not len(key):
             return np.zeros(len(rows), np.float32)
-        asked = np.asarray(rows, np.int64) * 2**40 + items
+        asked = np.asarray(rows, np.int64) * ROW + items
         place = np.minimum(np.searchsorted(key, asked), len(key) - 1)
         return np.where(key[place] == asked, self.gain[place], 0).astype(np.float32)
 
@@ -73,15 +73,15 @@ def requests_of_window(
     requests = Requests(asked, user[first].astype(np.int32), segment[user[first]].astype(np.int32), history)
 
     item = positives.item[inside].astype(np.int64)
-    key, where = np.unique(group * 2**40 + item, return_inverse=True)
+    key, where = np.unique(group * ROW + item, return_inverse=True)
     best = np.zeros(len(key), np.float32)
     np.maximum.at(best, where, gain[inside])
     heaviest = np.zeros(len(key), np.float32)
     np.maximum.at(heaviest, where, weight[inside])
     if not repeats:
-        fresh = ~np.isin(key, history.rows * 2**40 + history.item)
+        fresh = ~np.isin(key, history.rows * ROW + history.item)
         key, best, heaviest = key[fresh], best[fresh], heaviest[fresh]
-    owner = key // 2**40
+    owner = key // ROW
     usable = np.bincount(owner, minlength=len(first)) > 0
     if known_only:
         usable &= history.lengths > 0
@@ -97,7 +97,7 @@ def requests_of_window(
         link = {"window": "user", "session": "session", "event": "request"}[unit]
         codes = getattr(positives, link)[inside[first[chosen]]]
         shown = _on_show(impressions.select((impressions.time >= start) & (impressions.time < stop)), link, codes)
-    wanted = Wanted(indptr, key[kept] % 2**40, best[kept], mean.astype(np.float32), shown)
+    wanted = Wanted(indptr, key[kept] % ROW, best[kept], mean.astype(np.float32), shown)
     return requests.take(chosen), wanted
 
 
@@ -109,5 +109,5 @@ def _on_show(impressions: Log, link: str, codes: np.ndarray) -> tuple[np.ndarray
     size = np.where(codes >= 0, stop - start, 0)
     rows = np.repeat(np.arange(len(codes)), size)
     within = np.arange(len(rows)) - np.repeat(np.cumsum(size) - size, size)
-    key = np.unique(rows * 2**40 + impressions.item[order[start[rows] + within]])
-    return key // 2**40, key % 2**40
+    key = np.unique(rows * ROW + impressions.item[order[start[rows] + within]])
+    return key // ROW, key % ROW

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 import xgboost as xgb
 
 from longtail.events import Catalogue, Requests
+from longtail.events.log import ROW
 from longtail.features.batch import Snapshots, take_user
 from longtail.features.request import ItemTable, Pairs, assemble
 from longtail.ranking.groups import Wanted
@@ -18,7 +19,6 @@ from longtail.ranking.ranker import TrainingRows
 from longtail.retrieval import Candidates, Retriever
 
 CHUNK = 256  # requests answered together: bounds memory, changes no value
-ROW = 2**40  # one key per (request, item) pair: no catalogue has that many items
 
 Pairing = tuple[np.ndarray, np.ndarray] | None  # (request int64 [M], item int64 [M])
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from longtail.errors import InvalidBundle
 from longtail.events import Requests
+from longtail.events.log import ROW
 from longtail.retrieval.base import CandidateSource
 from longtail.retrieval.blend import Blend, ranks_within
 from longtail.retrieval.lists import ListSource, RepeatSource
@@ -22,9 +23,6 @@ from longtail.retrieval.vectors import SpectralSource
 KINDS = {
     c.__name__: c for c in (NeighbourSource, ListSource, RepeatSource, SessionNeighbours, SpectralSource, TwoTower)
 }
-
-
-_ROW = 2**40  # one flat key per (request, item) pair: no catalogue has that many items
 
 
 @dataclass(frozen=True)
@@ -77,13 +75,12 @@ class Retriever:
         history = requests.history
         extra = 0 if self.repeats or not len(requests) else int(history.lengths.max(initial=0))
         answers = [s.answer(requests) for s in self.sources]
-        # One flat key per (request, item) pair: no catalogue has 2**40 items.
-        had = None if self.repeats else np.unique(history.rows * _ROW + history.item)
+        had = None if self.repeats else np.unique(history.rows * ROW + history.item)
         keys = []
         for answer in answers:
             ids, _ = answer.top(self.depth + extra)
             row, place = np.nonzero(ids >= 0)
-            key = row * _ROW + ids[row, place]
+            key = row * ROW + ids[row, place]
             if had is not None:
                 fresh = ~np.isin(key, had)
                 row, key = row[fresh], key[fresh]
@@ -91,10 +88,10 @@ class Retriever:
                 key = key[place < self.depth]
             keys.append(key)
         if also is not None:
-            key = also[0] * _ROW + also[1]
+            key = also[0] * ROW + also[1]
             keys.append(key if had is None else key[~np.isin(key, had)])
         key = np.unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
-        rows, items = key // _ROW, key % _ROW
+        rows, items = key // ROW, key % ROW
         scores = np.zeros((len(rows), len(answers)), np.float32)
         ranks = np.zeros_like(scores)
         for s, answer in enumerate(answers):
