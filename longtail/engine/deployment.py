@@ -1,0 +1,105 @@
+"""Which bundles serve side by side, and with which share of the people: the deployment file and a watch over it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from longtail.errors import InvalidInput
+from longtail.yaml_model import load_yaml
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+ROUNDING = 1e-6
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Variant(_Strict):
+    """One bundle (a folder) and the share of the people, 0 to 1, that it answers."""
+
+    bundle: Path
+    share: float = Field(ge=0, le=1)
+
+
+class Deployment(_Strict):
+    """The variants by name. Their shares sum to one; the first one is what a single bundle would be: the champion."""
+
+    variants: dict[Name, Variant] = Field(min_length=1)
+
+    @field_validator("variants")
+    @classmethod
+    def _whole(cls, variants: dict[str, Variant]) -> dict[str, Variant]:
+        total = sum(v.share for v in variants.values())
+        if abs(total - 1) > ROUNDING:
+            raise ValueError(f"the shares sum to {total:g}, they must sum to 1")
+        return variants
+
+    @property
+    def bundles(self) -> list[Path]:
+        """The bundle folders, each once, in the order of the variants."""
+        return list(dict.fromkeys(v.bundle for v in self.variants.values()))
+
+    @staticmethod
+    def single(bundle: Path, variant: str = "champion") -> Deployment:
+        """One bundle that answers everybody."""
+        return Deployment(variants={variant: Variant(bundle=Path(bundle).resolve(), share=1.0)})
+
+    @staticmethod
+    def load(path: Path | str) -> Deployment:
+        """Read a deployment file; relative bundle folders are relative to it.
+
+        Raises:
+            InvalidInput: the message names file, line and key of every mistake.
+        """
+        path = Path(path)
+        read = load_yaml(path, Deployment)
+        folder = path.resolve().parent
+        named = {n: v.model_copy(update={"bundle": folder / v.bundle}) for n, v in read.variants.items()}
+        return Deployment(variants=named)
+
+    def save(self, path: Path | str) -> None:
+        """Write the file atomically: a watch sees the old one or the new one, never half of one."""
+        path = Path(path)
+        raw = {name: {"bundle": str(v.bundle), "share": v.share} for name, v in self.variants.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        with beside.open("w", encoding="utf-8") as file:
+            yaml.safe_dump({"variants": raw}, file, sort_keys=False, allow_unicode=True)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+
+
+class DeploymentWatch:
+    """Sees when a deployment file changes; reading it costs one `stat` as long as it does not."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._seen: tuple[int, int, int] | None = (-1, -1, -1)
+
+    def changed(self) -> Deployment | None:
+        """The deployment when the file is new since the last call (the first call counts as new), else None.
+
+        Raises:
+            InvalidInput: the file changed and cannot be used; said once, until it changes again. What runs must go on.
+        """
+        seen = self._stamp()
+        if seen == self._seen:
+            return None
+        self._seen = seen
+        if seen is None:
+            raise InvalidInput(f"{self.path} is gone: what runs goes on")
+        return Deployment.load(self.path)
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino

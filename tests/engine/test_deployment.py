@@ -1,0 +1,61 @@
+"""The deployment file: shares that add up, mistakes by line and key, and a watch that says each change once."""
+
+from __future__ import annotations
+
+import pytest
+
+from longtail.engine.deployment import Deployment, DeploymentWatch
+from longtail.errors import InvalidInput
+
+TWO = """variants:
+  champion:   {bundle: /bundles/a, share: 0.9}
+  challenger: {bundle: b, share: 0.1}
+"""
+
+
+def test_a_file_is_read_and_written_back_the_same(tmp_path):
+    file = tmp_path / "deployment.yaml"
+    file.write_text(TWO)
+    read = Deployment.load(file)
+    assert [str(b) for b in read.bundles] == ["/bundles/a", str(tmp_path / "b")]
+    read.save(file)
+    assert Deployment.load(file) == read
+    assert [p.name for p in tmp_path.iterdir()] == ["deployment.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TWO.replace("0.9", "0.8"), r"line 1: variants: the shares sum to 0\.9"),
+        (TWO.replace("share: 0.1", "weight: 0.1"), r"line 3: variants\.challenger\.share: missing"),
+        (TWO.replace("0.1}", "2}"), r"line 3: variants\.challenger\.share"),
+        (TWO.replace("0.1}", ".nan}"), r"line 3: variants\.challenger\.share"),
+        (TWO.replace("challenger:", "a b:"), r"line 3: variants"),
+        ("variants: {}", "line 1: variants"),
+        ("variants:\n  a: {bundle: x, share: 1}\n  a: {bundle: y, share: 0}\n", "repeated"),
+        ("", "variants: missing"),
+    ],
+)
+def test_a_mistake_is_named_by_line_and_key(tmp_path, text, message):
+    file = tmp_path / "deployment.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match=message):
+        Deployment.load(file)
+
+
+def test_a_watch_says_each_change_once(tmp_path):
+    file = tmp_path / "deployment.yaml"
+    watch = DeploymentWatch(file)
+    with pytest.raises(InvalidInput, match="is gone"):
+        watch.changed()
+    assert watch.changed() is None
+    first = Deployment.single(tmp_path / "a")
+    first.save(file)
+    assert watch.changed() == first and watch.changed() is None
+    file.write_text("variants: 7")
+    with pytest.raises(InvalidInput, match="line 1"):
+        watch.changed()
+    assert watch.changed() is None
+    second = Deployment.single(tmp_path / "b")
+    second.save(file)
+    assert watch.changed() == second
