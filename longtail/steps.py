@@ -143,7 +143,7 @@ def train_ranker(candidates: Path, out: Path, config: TrainingConfig) -> Figures
 def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path, config: TrainingConfig) -> Figures:
     """Judge both stages as one system on the newest window, which neither the sources nor the ranker saw.
 
-    A log with room for one window only is the exception, and `build_candidates` says so: the ranker saw that one.
+    A log with room for one window only is the exception: the ranker saw that one, and the report says so.
     """
     import xgboost as xgb
 
@@ -165,6 +165,7 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
     known = data.positives.before(start)
     popularity = baselines.popularity(known)
     had = None if config.repeats else requests.history
+    unseen = not any(a < stop and start < b for a, b in learned_windows(candidates))
     k = 20
     lists = {
         "longtail": recommend(stage, booster, requests, k),
@@ -180,14 +181,15 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
     report = judge(
         lists, truth, main="longtail", n_items=len(data.shop.catalogue), item_popularity=popularity,
         cold_user=requests.history.lengths == 0, groups=data.shop.catalogue.category, roles=roles,
-        importance=json.loads((ranker / "importance.json").read_text()), seed=config.seed,
+        importance=json.loads((ranker / "importance.json").read_text()), unseen=unseen, seed=config.seed,
     )  # fmt: skip
     cases = per_case(lists["longtail"], truth, (10, 20))
     with _fresh(out) as folder:
         write_report(report, folder, title="How well does it recommend?")
         np.save(folder / "cases.npy", cases["ndcg@10"])
         (folder / "figures.json").write_text(json.dumps(report.figures(), indent=1))
-    say(f"ndcg@10 {report.figures()['ndcg@10']:.4f} on {len(requests)} requests of the newest window")
+    say(f"ndcg@10 {report.figures()['ndcg@10']:.4f} on {len(requests)} requests of the newest window"
+        + ("" if unseen else ", which the ranker learned from"))  # fmt: skip
     return report.figures()
 
 
@@ -195,7 +197,11 @@ def register(
     shop: Path, features: Path, index: Path, candidates: Path, ranker: Path, evaluation: Path, out: Path,
     registry: str, config: TrainingConfig, rules: str = "", metric: str = "ndcg@10", margin: float = 0.0,
 ) -> Figures:  # fmt: skip
-    """Put the bundle together and register it; it becomes champion if it beats the champion by `margin`."""
+    """Put the bundle together and register it; it becomes champion if it beats the champion by `margin`.
+
+    What was judged by a window that the ranker had learned from beats nobody.
+    """
+    from longtail.evaluation.system import Report
     from longtail.registry import Registry
 
     loaded = Shop.load(shop)
@@ -206,6 +212,7 @@ def register(
     version = Registry(registry).register(
         out, figures, {"config": json.dumps(asdict(config))}, card, manifest.data_fingerprint, metric=metric,
         margin=margin, cases=np.load(evaluation / "cases.npy"),
+        unseen=Report.from_json((evaluation / "report.json").read_text()).unseen,
     )  # fmt: skip
     say(f"version {version.number} is {', '.join(version.aliases) or 'kept'}: {version.decision}")
     return {"version": version.number, "aliases": list(version.aliases), "bundle": manifest.version}
@@ -281,6 +288,12 @@ def load(shop: Path, config: TrainingConfig) -> TrainingSet:
     """The training set of an imported shop; its windows end with the log."""
     loaded = Shop.load(shop)
     return prepare(loaded, end_of(loaded), config)
+
+
+def learned_windows(candidates: Path) -> list[tuple[int, int]]:
+    """(start, stop) microseconds of the windows that the ranker learns from, as `build_candidates` chose them."""
+    about = json.loads((candidates / "about.json").read_text())
+    return [(int(start), int(stop)) for start, stop in about["windows"]]
 
 
 def read_proposals(candidates: Path) -> Proposals:

@@ -12,10 +12,12 @@ import pytest
 
 from longtail import steps
 from longtail.errors import InvalidInput
+from longtail.evaluation.system import Report
 from longtail.events import Shop
 from longtail.features.request import feature_list
 from longtail.ranking.ranker import RankerConfig
 from longtail.ranking.two_stage import recommend
+from longtail.registry import Registry, Version
 from longtail.retrieval.sources import SourcesConfig
 from longtail.training import TrainingConfig, learn, prepare, propose
 from tests.tiny import START, Event, random_log
@@ -265,6 +267,25 @@ def test_all_steps_of_a_small_shop(tmp_path: Path, events: list[Event], kind: st
     figures = all_steps(saved(tmp_path / "shop", events, kind), tmp_path, BRIEF)
     assert 0 <= figures["ndcg@10"] <= 1
     assert "only one window" in capsys.readouterr().out, "the judge says when the ranker saw the window"
+    assert not Report.from_json((tmp_path / "evaluation" / "report.json").read_text()).unseen
+
+
+@pytest.mark.slow
+def test_only_a_version_judged_on_an_unseen_window_can_lead(tmp_path: Path) -> None:
+    shop = saved(tmp_path / "shop", busy())
+
+    def register(name: str, config: TrainingConfig) -> Version:
+        out = tmp_path / name
+        all_steps(shop, out, config)
+        parts = [out / part for part in ("features", "index", "candidates", "ranker", "evaluation", "bundle")]
+        number = steps.register(shop, *parts, str(tmp_path / "mlflow"), config)["version"]
+        return Registry(tmp_path / "mlflow").get(number)
+
+    unseen = register("two windows", replace(BRIEF, windows=2))
+    assert unseen.unseen and unseen.aliases == ("champion",)
+    seen = register("one window", replace(BRIEF, ranker=replace(BRIEF.ranker, rounds=200, max_depth=8, eta=0.3)))
+    assert seen.value > unseen.value, "it knows the answers"
+    assert seen.aliases == ("challenger",) and "it had learned from" in seen.decision
 
 
 @pytest.mark.slow

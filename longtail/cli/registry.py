@@ -71,7 +71,6 @@ def _show(versions: "list[Version]") -> None:
     for v in versions:
         made = datetime.fromtimestamp(v.created / 1000, UTC).strftime("%Y-%m-%d %H:%M")
         role = ", ".join(v.aliases)
-        table.add_row(
-            str(v.number), v.bundle_version, role, f"{v.metric} {v.value:.4f}", made, v.data_fingerprint[:8], v.decision
-        )
+        figure = f"{v.metric} {v.value:.4f}" + ("" if v.unseen else " (of cases it learned from)")
+        table.add_row(str(v.number), v.bundle_version, role, figure, made, v.data_fingerprint[:8], v.decision)
     Console().print(table)

@@ -57,7 +57,8 @@ def verdict(report: Report) -> str:
 
 
 def reservations(report: Report) -> list[str]:
-    """Where another system is ahead of the main one by more than both intervals: a sentence each."""
+    """What speaks against the verdict, a sentence each: figures that flatter, and where another system is ahead of the
+    main one by more than both intervals."""
     main = report.system(report.main)
     behind: dict[str, list[tuple[float, str]]] = {}
     for system in report.systems:
@@ -69,7 +70,9 @@ def reservations(report: Report) -> list[str]:
                     where = metric if part == "overall" else f"{part} ({metric})"
                     behind.setdefault(system.name, []).append((found.mean - own.mean, where))
     ordered = sorted(behind.items(), key=lambda kv: -len(kv[1]))
-    return [f"{name} is ahead of {report.main} on {_listed([w for _, w in found])}." for name, found in ordered]
+    flattered = [] if report.unseen else [f"{report.main} had learned from the cases that it is judged by here."]
+    ahead = [f"{name} is ahead of {report.main} on {_listed([w for _, w in found])}." for name, found in ordered]
+    return flattered + ahead
 
 
 def _listed(words: list[str]) -> str:

@@ -37,7 +37,7 @@ class Report:
     """All figures of one evaluation; `systems` in the order given, the main one named by `main`.
 
     `meanings`: slice -> what it holds; `exposure`: system -> share of all showings that the most shown 1, 2, 5, ...% of
-    the catalogue get, at `EXPOSURE_SHARES`.
+    the catalogue get, at `EXPOSURE_SHARES`; `unseen`: nothing that is judged had been learned from.
     """
 
     main: str
@@ -49,6 +49,7 @@ class Report:
     meanings: dict[str, str]
     exposure: dict[str, list[float]]
     importance: dict[str, float] = field(default_factory=dict)
+    unseen: bool = True
 
     def system(self, name: str) -> SystemFigures:
         """The figures of one system."""
@@ -100,6 +101,7 @@ def judge(
     primary: str = "ndcg@10",
     roles: Mapping[str, Role] | None = None,
     importance: Mapping[str, float] | None = None,
+    unseen: bool = True,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Report:
@@ -113,6 +115,7 @@ def judge(
         groups: int [I] category codes, for the diversity within a list.
         roles: "baseline" or "source" of the systems that are not the main kind; "system" otherwise.
         importance: feature -> share of the ranker's gain, passed through to the page.
+        unseen: False where the main system learned from cases that it is judged by; the page then says so.
 
     Raises:
         InvalidInput: no such main system or metric, lists of another number of cases, or an item twice in a list.
@@ -151,6 +154,7 @@ def judge(
         {p.name: p.meaning for p in parts},
         {name: _concentration(lists[name], n_items) for name in systems},
         dict(importance or {}),
+        unseen,
     )  # fmt: skip
 
 

@@ -78,12 +78,13 @@ class Registry:
         metric: str = "ndcg@10",
         margin: float = 0.0,
         cases: np.ndarray | None = None,
+        unseen: bool = True,
     ) -> Version:
         """Store a bundle as the next version and let it take the role it earned.
 
         It becomes champion when there is none or its `metric` exceeds the champion's by `margin`; else challenger.
-        Where both were judged on the same cases, the lead must also be more than chance. Registering the same bundle
-        again returns the version it already has.
+        Where both were judged on the same cases, the lead must also be more than chance. Figures of cases that the
+        system had learned from beat nobody. Registering the same bundle again returns the version it already has.
 
         Args:
             bundle: folder with `manifest.json`.
@@ -95,6 +96,7 @@ class Registry:
             margin: lead that is needed, in units of the metric.
             cases: `metric` of each evaluated request, float [B]; versions with the same `data_fingerprint` are taken to
                 be judged on the same requests.
+            unseen: False where the figures are of cases that the system had learned from.
 
         Raises:
             InvalidBundle: the folder holds no readable manifest.
@@ -114,6 +116,7 @@ class Registry:
                 "metric": metric,
                 "data_fingerprint": data_fingerprint,
                 "figures": figures_tag(numbers, metric),
+                "unseen": "yes" if unseen else "no",
             }
             self._ensure_model()
             known = self.client.create_model_version(MODEL, source, run_id, tags=tags, description=model_card)
@@ -237,8 +240,20 @@ class Registry:
         self.client.set_model_version_tag(MODEL, str(version.number), "decision", f"{role}: {why}")
 
     def _compare(self, version: Version, champion: Version | None, margin: float) -> tuple[bool, str]:
+        flattered = f"{version.metric} {version.value:.4f} is of a window that it had learned from and flatters it"
         if champion is None:
-            return True, "the first version"
+            return True, "the first version" + ("" if version.unseen else f"; its {flattered}: import a longer log")
+        if not version.unseen:
+            return False, (
+                f"its {flattered}, so it beats nobody: import a longer log, or promote it by hand over version "
+                f"{champion.number}"
+            )
+        wins, why = self._compare_figures(version, champion, margin)
+        if not champion.unseen:
+            why += f"; the figure of version {champion.number} is of a window that it had learned from and flatters it"
+        return wins, why
+
+    def _compare_figures(self, version: Version, champion: Version, margin: float) -> tuple[bool, str]:
         ours, theirs = self._cases(version), self._cases(champion)
         same = version.data_fingerprint == champion.data_fingerprint and version.metric == champion.metric
         if same and ours is not None and theirs is not None and len(ours) == len(theirs):
@@ -301,8 +316,9 @@ def register(
     metric: str = "ndcg@10",
     margin: float = 0.0,
     cases: np.ndarray | None = None,
+    unseen: bool = True,
 ) -> Version:
     """`Registry(tracking_folder).register(...)`."""
     return Registry(tracking_folder).register(
-        bundle, figures, params, model_card, data_fingerprint, metric=metric, margin=margin, cases=cases
+        bundle, figures, params, model_card, data_fingerprint, metric=metric, margin=margin, cases=cases, unseen=unseen
     )

@@ -18,7 +18,10 @@ MAX_TAG = 5000
 
 @dataclass(frozen=True)
 class Version:
-    """One registered bundle: `figures` flat by dotted name, `aliases` its roles, `created` in ms since 1970."""
+    """One registered bundle: `figures` flat by dotted name, `aliases` its roles, `created` in ms since 1970.
+
+    `unseen` is False where the figures are of cases that it had learned from.
+    """
 
     number: int
     bundle_version: str
@@ -30,6 +33,7 @@ class Version:
     source: str
     run_id: str
     created: int
+    unseen: bool = True
 
     @property
     def value(self) -> float:
@@ -51,6 +55,7 @@ class Version:
             source=found.source,
             run_id=found.run_id,
             created=int(found.creation_timestamp),
+            unseen=tags.get("unseen") != "no",
         )
 
 

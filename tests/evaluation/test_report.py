@@ -80,6 +80,16 @@ def test_where_another_system_is_ahead_is_said(found):
     assert any(text.startswith("popularity is ahead") and "head items" in text for text in reservations(found))
 
 
+def test_figures_that_flatter_are_said_to(found):
+    seen = dataclasses.replace(found, unseen=False)
+    data, training = Data("shop", "f", 1, 1, 1, "", ""), Training({}, [], 1, "f")
+    for text in (reservations(seen)[0], render(seen), model_card("v1", "", seen, data, training)):
+        assert "had learned from" in text
+    for text in (*reservations(found), render(found), model_card("v1", "", found, data, training)):
+        assert "had learned from" not in text
+    assert Report.from_json(seen.to_json()) == seen
+
+
 def test_one_system_alone_still_makes_a_page(found):
     alone = dataclasses.replace(found, systems=[found.system("longtail")], importance={})
     assert "nothing was set beside it" in render(alone)

@@ -117,6 +117,29 @@ def test_an_empty_registry_says_what_to_do(tmp_path):
     assert list(tmp_path.iterdir()) == []  # looking leaves no trace
 
 
+def test_figures_of_what_a_version_learned_from_beat_nobody(tmp_path):
+    registry = Registry(tmp_path / "mlflow")
+
+    def enter(name: str, ndcg: float, unseen: bool) -> Version:
+        return registry.register(write_bundle(tmp_path / name, name), {"ndcg@10": ndcg}, {}, "", "", unseen=unseen)
+
+    first = enter("first", 0.5, unseen=False)
+    assert first.aliases == ("champion",), "a shop without a champion serves nothing"
+    assert first.decision == (
+        "champion: the first version; its ndcg@10 0.5000 is of a window that it had learned from and flatters it: "
+        "import a longer log"
+    )
+    second = enter("second", 0.9, unseen=False)
+    assert second.aliases == ("challenger",) and not second.unseen
+    assert "so it beats nobody" in second.decision and "promote it by hand over version 1" in second.decision
+    honest = enter("honest", 0.4, unseen=True)
+    assert honest.aliases == ("challenger",)
+    assert honest.decision.endswith("the figure of version 1 is of a window that it had learned from and flatters it")
+    assert enter("better", 0.6, unseen=True).aliases == ("champion",)
+    assert enter("last", 0.9, unseen=False).aliases == ("challenger",)
+    assert registry.promote("challenger").aliases == ("champion",)
+
+
 def test_a_lead_on_the_same_cases_must_be_more_than_chance(tmp_path):
     rng = np.random.default_rng(0)
     champion = rng.random(400)
