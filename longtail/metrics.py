@@ -14,3 +14,12 @@ REJECTED = Counter("longtail_rejected_total", "Requests answered 400, by the fie
 FEATURE_LOG_DROPPED = Counter(
     "longtail_feature_log_dropped_total", "Requests whose features were not logged.", ["cause"]
 )
+REFUSED = Counter(
+    "longtail_refused_total", "Requests stopped at the edge, by reason (key, rate, size, slow).", ["reason"]
+)
+CONFIG_REFUSED = Counter(
+    "longtail_config_refused_total", "Changed configuration files that were wrong and not taken up.", ["file"]
+)
+EDGE_ERRORS = Counter(
+    "longtail_edge_errors_total", "Requests answered 500: a mistake in the server, see its log.", ["error"]
+)
