@@ -25,7 +25,7 @@ from longtail.events import Requests
 from longtail.features.request import Pairs, assemble
 from longtail.metrics import DEGRADED, LISTS, SHOWN, STAGE_SECONDS
 from longtail.reranking import BoundRules, PersonView, Reranked, keep_mask, rerank
-from longtail.retrieval.retriever import Candidates
+from longtail.retrieval.candidates import Candidates
 from longtail.schema import EVENT_CODE
 
 logger = logging.getLogger("longtail.engine")

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from longtail.events import Requests
 from longtail.metrics import FEATURE_LOG_DROPPED
-from longtail.retrieval.retriever import Candidates
+from longtail.retrieval.candidates import Candidates
 
 logger = logging.getLogger("longtail.engine")
 

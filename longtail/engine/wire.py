@@ -1,4 +1,4 @@
-"""Requests and candidates as named arrays: what travels between the recommender and the retriever."""
+"""Requests, what is asked, and candidates as named arrays: what travels between the recommender and the retriever."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from longtail.errors import InvalidInput
 from longtail.events import Histories, Requests
-from longtail.retrieval.retriever import Candidates
+from longtail.retrieval.candidates import Ask, Candidates
 
 REQUEST_TYPES = {"time": np.int64, "user": np.int32, "segment": np.int32}
 HISTORY_TYPES = {
@@ -49,6 +49,42 @@ def unpack_requests(arrays: Mapping[str, np.ndarray], n_items: int) -> Requests:
         raise InvalidInput("history_item: names an item outside the catalogue")
     history = Histories(**{n: arrays[f"history_{n}"] for n in HISTORY_TYPES})
     return Requests(arrays["time"], arrays["user"], arrays["segment"], history)
+
+
+def pack_ask(requests: Requests, ask: Ask) -> dict[str, np.ndarray]:
+    """The arrays of `pack_requests`, `n` [1], and where given `weights` [S] and `also_rows`, `also_items` [M]."""
+    out = pack_requests(requests) | {"n": np.array([ask.n], np.int64)}
+    if ask.weights is not None:
+        out["weights"] = np.asarray(ask.weights, np.float32)
+    if ask.also is not None and len(ask.also[0]):
+        out |= {f"also_{name}": np.asarray(a, np.int64) for name, a in zip(("rows", "items"), ask.also, strict=True)}
+    return out
+
+
+def unpack_ask(arrays: Mapping[str, np.ndarray], n_items: int, n_sources: int) -> tuple[Requests, Ask]:
+    """The requests and the ask of `pack_ask`.
+
+    Raises:
+        InvalidInput: an array is missing, has another type, length or range than it must.
+    """
+    requests = unpack_requests(arrays, n_items)
+    n = arrays.get("n")
+    if n is None or n.dtype != np.int64 or n.shape != (1,) or n[0] < 1:
+        raise InvalidInput("n: must be one int64, the number of candidates of a request")
+    weights = arrays.get("weights")
+    if weights is not None:
+        if weights.dtype != np.float32 or weights.shape != (n_sources,):
+            raise InvalidInput(f"weights: must be a float32 tensor of length {n_sources}, one for each source")
+        if not (np.isfinite(weights).all() and (weights >= 0).all()):
+            raise InvalidInput("weights: must be finite and not negative")
+    if "also_rows" not in arrays and "also_items" not in arrays:
+        return requests, Ask(int(n[0]), weights)
+    rows, items = also = tuple(arrays.get(f"also_{name}", np.empty(0)) for name in ("rows", "items"))
+    if any(a.dtype != np.int64 or a.ndim != 1 for a in also) or len(rows) != len(items):
+        raise InvalidInput("also_rows, also_items: must be two int64 tensors of one length")
+    if len(rows) and not (min(rows.min(), items.min()) >= 0 and rows.max() < len(requests) and items.max() < n_items):
+        raise InvalidInput("also_items: names a request or an item that does not exist")
+    return requests, Ask(int(n[0]), weights, (rows, items))
 
 
 def pack_candidates(candidates: Candidates) -> dict[str, np.ndarray]:

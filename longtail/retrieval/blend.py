@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize
 
 
 def ranks_within(rows: np.ndarray, items: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -36,6 +35,7 @@ class Blend:
 
     weights: np.ndarray  # float32 [S]
     intercept: float
+    silent: np.ndarray | None = None  # bool [S]: sources that a surface leaves out
 
     def score(self, scores: np.ndarray, ranks: np.ndarray) -> np.ndarray:
         """Probability float32 [N] that the candidate is wanted, from scores and ranks float32 [N, S]."""
@@ -48,7 +48,15 @@ class Blend:
 
     def best_source(self, scores: np.ndarray, ranks: np.ndarray) -> np.ndarray:
         """The source that speaks for the candidate most, int64 [N]."""
-        return np.argmax(evidence(scores, ranks) * np.maximum(self.weights, 1e-6), axis=1).astype(np.int64)
+        voice = evidence(scores, ranks) * np.maximum(self.weights, 1e-6)
+        if self.silent is not None:
+            voice[:, self.silent] = -1
+        return np.argmax(voice, axis=1).astype(np.int64)
+
+    def scaled(self, factors: np.ndarray) -> Blend:
+        """The blend of a surface: `factors` float32 [S] multiply the weights; a source at 0 has no say at all."""
+        factors = np.asarray(factors, np.float32)
+        return Blend(self.weights * factors, self.intercept, factors == 0)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -68,6 +76,8 @@ class Blend:
 
 def fit_blend(scores: np.ndarray, ranks: np.ndarray, wanted: np.ndarray, l2: float = 1.0) -> Blend:
     """Logistic regression with non-negative weights on (candidate, wanted or not) pairs; `wanted` bool [N]."""
+    from scipy.optimize import minimize  # 30 MB that a server has no use for
+
     x = evidence(scores, ranks).astype(np.float64)
     y = wanted.astype(np.float64)
 

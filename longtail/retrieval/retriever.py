@@ -14,6 +14,7 @@ from longtail.events import Requests
 from longtail.events.log import ROW
 from longtail.retrieval.base import CandidateSource
 from longtail.retrieval.blend import Blend, ranks_within
+from longtail.retrieval.candidates import Candidates
 from longtail.retrieval.lists import ListSource, RepeatSource
 from longtail.retrieval.neighbours import NeighbourSource
 from longtail.retrieval.session_knn import SessionNeighbours
@@ -23,27 +24,6 @@ from longtail.retrieval.vectors import SpectralSource
 KINDS = {
     c.__name__: c for c in (NeighbourSource, ListSource, RepeatSource, SessionNeighbours, SpectralSource, TwoTower)
 }
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """N candidates of a batch, grouped by request.
-
-    `rows` int64 [N] ascending; `items` int64 [N] ascending within a request; `scores`, `ranks` float32 [N, S]: what
-    each source says of each candidate, whoever proposed it; `blend` float32 [N] probability; `best` int64 [N] the
-    source that speaks for it most.
-    """
-
-    rows: np.ndarray
-    items: np.ndarray
-    scores: np.ndarray
-    ranks: np.ndarray
-    blend: np.ndarray
-    best: np.ndarray
-
-    def take(self, keep: np.ndarray) -> Candidates:
-        """The candidates of a mask or ascending positions; ranks stay those among all proposals."""
-        return Candidates(*(getattr(self, f)[keep] for f in ("rows", "items", "scores", "ranks", "blend", "best")))
 
 
 @dataclass
@@ -66,18 +46,26 @@ class Retriever:
         return [s.reason for s in self.sources]
 
     def candidates(
-        self, requests: Requests, n: int | None = None, also: tuple[np.ndarray, np.ndarray] | None = None
+        self,
+        requests: Requests,
+        n: int | None = None,
+        also: tuple[np.ndarray, np.ndarray] | None = None,
+        weights: np.ndarray | None = None,
     ) -> Candidates:
         """Union of all sources' proposals, the best `n` of each request by the blend (None: all).
 
-        `also` (request int64 [M], item int64 [M]) are candidates beside what the sources propose.
+        `also` and `weights` as in `Ask`. Scores and ranks of a source at weight 0 are there all the same.
         """
+        blend = self.blend if weights is None else self.blend.scaled(weights)
+        silent = np.zeros(len(self.sources), bool) if weights is None else np.asarray(weights) == 0
         history = requests.history
         extra = 0 if self.repeats or not len(requests) else int(history.lengths.max(initial=0))
         answers = [s.answer(requests) for s in self.sources]
         had = None if self.repeats else np.unique(history.rows * ROW + history.item)
         keys = []
-        for answer in answers:
+        for answer, mute in zip(answers, silent, strict=True):
+            if mute:
+                continue
             ids, _ = answer.top(self.depth + extra)
             row, place = np.nonzero(ids >= 0)
             key = row * ROW + ids[row, place]
@@ -97,9 +85,7 @@ class Retriever:
         for s, answer in enumerate(answers):
             scores[:, s] = answer.at(rows, items)
             ranks[:, s] = ranks_within(rows, items, scores[:, s])
-        out = Candidates(
-            rows, items, scores, ranks, self.blend.score(scores, ranks), self.blend.best_source(scores, ranks)
-        )
+        out = Candidates(rows, items, scores, ranks, blend.score(scores, ranks), blend.best_source(scores, ranks))
         return out if n is None else out.take(ranks_within(rows, items, out.blend) < n)
 
     def save(self, folder: Path) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 from kserve import InferRequest, InferResponse, Model
 
 from longtail.engine.bundle import Manifest, verify
-from longtail.engine.wire import pack_candidates, pack_requests, unpack_requests
+from longtail.engine.wire import pack_candidates, unpack_ask
 from longtail.errors import InvalidInput
 from longtail.events import Histories, Requests
-from longtail.retrieval import Retriever
+from longtail.retrieval import Ask, Candidates, Retriever
 from serving.tensors import arrays_of, response_of, version_of
 
 NAME = "retriever"
@@ -24,7 +24,7 @@ logger = logging.getLogger("longtail.retriever")
 
 
 class RetrieverModel(Model):
-    """Holds one bundle's sources. In: `pack_requests` and `n` INT64 [1]; out: `pack_candidates`."""
+    """Holds one bundle's sources. In: `pack_ask`; out: `pack_candidates`."""
 
     def __init__(self, bundle: Path) -> None:
         super().__init__(NAME)
@@ -47,7 +47,7 @@ class RetrieverModel(Model):
         newcomer = Requests(
             np.array([time.time_ns() // 1000]), np.array([-1], np.int32), np.array([-1], np.int32), Histories.empty(1)
         )
-        self.retriever.candidates(unpack_requests(pack_requests(newcomer), self.n_items), 10)
+        self.retriever.candidates(newcomer, 10)
         self.ready = True
         return self.ready
 
@@ -60,12 +60,13 @@ class RetrieverModel(Model):
             raise kserve.errors.InvalidInput(
                 f"bundle_version: this retriever serves {self.manifest.version}, not {asked}"
             )
-        arrays = arrays_of(payload)
-        limit = arrays.pop("n", np.array([500]))
         try:
-            requests = unpack_requests(arrays, self.n_items)
+            requests, ask = unpack_ask(arrays_of(payload), self.n_items, len(self.retriever.sources))
         except InvalidInput as error:
             raise kserve.errors.InvalidInput(str(error)) from None
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._worker, self.retriever.candidates, requests, int(limit[0]))
+        found = await loop.run_in_executor(self._worker, self._candidates, requests, ask)
         return response_of(payload, pack_candidates(found), self.manifest.version)
+
+    def _candidates(self, requests: Requests, ask: Ask) -> Candidates:
+        return self.retriever.candidates(requests, ask.n, ask.also, ask.weights)

@@ -173,3 +173,25 @@ def test_the_blend_learns_which_source_to_trust() -> None:
 
 def test_a_source_without_a_positive_score_is_no_evidence() -> None:
     assert evidence(np.array([[0, -1, 2.0]]), np.array([[0, 0, 10.0]])).tolist() == [[0, 0, 0.5]]
+
+
+def test_a_source_at_weight_zero_proposes_nothing_and_is_no_evidence() -> None:
+    first, second = listed("a", [5, 4, 0, 1]), listed("b", [0, 1, 9, 2])
+    retriever = Retriever([first, second], Blend.equal(2), depth=2)
+    found = retriever.candidates(asked_with([]), weights=np.array([1, 0], np.float32))
+    assert found.items.tolist() == [0, 1] and found.best.tolist() == [0, 0]
+    assert found.scores.tolist() == [[5, 0], [4, 1]], "what it says is still a feature"
+    alone = Retriever([first], Blend.equal(1), depth=2).candidates(asked_with([]))
+    assert found.blend.tobytes() == alone.blend.tobytes()
+    also = (np.array([0]), np.array([2]))
+    added = retriever.candidates(asked_with([]), also=also, weights=np.array([0, 1], np.float32))
+    assert added.items.tolist() == [2, 3] and added.best.tolist() == [1, 1]
+    unknown = retriever.candidates(asked_with([]), also=(np.array([0]), np.array([0])), weights=np.array([0, 1]))
+    assert unknown.best[0] == 1, "the source that was left out never speaks for an item"
+
+
+def test_factors_shift_the_blend_towards_a_source() -> None:
+    retriever = Retriever([listed("a", [2, 1]), listed("b", [1, 2])], Blend.equal(2), depth=2)
+    assert np.diff(retriever.candidates(asked_with([])).blend) == pytest.approx(0, abs=1e-6)
+    assert np.diff(retriever.candidates(asked_with([]), weights=np.array([1, 3], np.float32)).blend) > 0.01
+    same(retriever.candidates(asked_with([]), weights=np.ones(2)), retriever.candidates(asked_with([])))
