@@ -1,6 +1,6 @@
-"""Multiplying a candidate's worth: promotions and freshness.
+"""Multiplying a candidate's worth: boosts and freshness.
 
-A ranker's scores are on a log scale and may be negative, where a plain product would turn a promotion into a
+A ranker's scores are on a log scale and may be negative, where a plain product would turn a boost into a
 punishment. So worth is exp(score), and a factor adds its logarithm to the score.
 """
 
@@ -31,8 +31,3 @@ def freshness_factor(created_us: np.ndarray, now: int, half_life_days: float, st
     """1 + strength x 2^(-age / half-life): float32 [n]; 1 where the age is unknown (-1)."""
     age = np.maximum(now - created_us, 0) / (half_life_days * DAY_US)
     return np.where(created_us >= 0, 1 + strength * np.exp2(-age), 1).astype(np.float32)
-
-
-def boost(worth: np.ndarray, mask: np.ndarray, factor: float) -> None:
-    """Multiply the worth exp(float32 [n]) of the masked candidates by `factor`, in place."""
-    worth[mask] += np.float32(np.log(factor))

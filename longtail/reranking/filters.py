@@ -7,7 +7,8 @@ import numpy as np
 from longtail.reranking.views import ItemView, PersonView
 
 # An item that fails several filters counts under the first. The first five can be switched off by no rule.
-REASONS = ("kept", "unknown", "duplicate", "stock", "region", "age", "blocked", "bought", "seen")
+REASONS = ("kept", "unknown", "duplicate", "stock", "region", "age", "blocked", "anchor", "category", "bought",
+           "seen")  # fmt: skip
 SAFETY = ("unknown", "duplicate", "stock", "region", "age")
 
 
@@ -41,6 +42,10 @@ def eligibility(
     drop(view.min_age[safe] > max(person.age, 0), "age")
     if blocked is not None:
         drop(blocked, "blocked")
+    if len(person.anchors):
+        drop(member(items, person.anchors), "anchor")
+    if person.within is not None:
+        drop(~member(view.category[safe], person.within), "category")
     if exclude_bought and len(person.bought):
         drop(member(items, person.bought), "bought")
     if exclude_seen and len(person.seen):

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longtail.reranking.boosts import boost, freshness_factor, log_worth
+from longtail.reranking.binding import BoundRules
+from longtail.reranking.boosts import freshness_factor, log_worth
 from longtail.reranking.caps import CapState
 from longtail.reranking.diversity import Mmr, by_attributes, by_vectors, unit_range
 from longtail.reranking.exploration import propensity, sample, sampling_log_odds
 from longtail.reranking.filters import counts, eligibility
-from longtail.reranking.rules import BoundRules, Rules
+from longtail.reranking.rules import Rules
 from longtail.reranking.views import ItemView, PersonView
 
 
@@ -54,13 +55,13 @@ def rerank(
     items = np.asarray(items, np.int64)
     inside = np.clip(items, 0, max(len(view) - 1, 0))
     reason = eligibility(
-        items, view, person, _blocked(items, inside, view, rules, now),
+        items, view, person, None if not len(view) else _blocked(inside, rules, now),
         rules.rules.filters.exclude_bought, rules.rules.filters.exclude_seen,
     )  # fmt: skip
     kept = np.flatnonzero(reason == 0)
     rows = view.take(items[kept])
     worth = log_worth(np.asarray(scores)[kept], linear_scores)
-    touched = _boost(worth, items[kept], rows, rules, now)
+    touched = _boost(worth, items[kept], rows.created_us, rules, now)
     # Sorted once, so that the best remaining candidate is the first one that is left; ties go to the smaller index.
     best_first = np.lexsort((items[kept], -worth))
     kept, worth, rows = kept[best_first], worth[best_first], rows.take(best_first)
@@ -139,31 +140,30 @@ def _diversity(worth: np.ndarray, rows: ItemView, rules: Rules) -> Mmr | None:
     return Mmr(unit_range(worth), similarity, rules.diversity.weight)
 
 
-def _blocked(items: np.ndarray, inside: np.ndarray, view: ItemView, rules: BoundRules, now: int) -> np.ndarray | None:
-    if not rules.block or not len(view):
-        return None
-    rows = view.take(inside)
-    out = np.zeros(len(items), bool)
-    for target in rules.block:
-        mask = target.mask(items, rows, now)
-        if mask is not None:
-            out |= mask
+def _blocked(items: np.ndarray, rules: BoundRules, now: int) -> np.ndarray | None:
+    """bool [n] over items inside the catalogue: the shop wants them shown nowhere now; None: it blocks nothing."""
+    out = None
+    for word, bits in rules.block_bits(now):
+        hit = (rules.words[word][items] & bits) != 0
+        out = hit if out is None else out | hit
     return out
 
 
 def _boost(
-    worth: np.ndarray, items: np.ndarray, rows: ItemView, rules: BoundRules, now: int
+    worth: np.ndarray, items: np.ndarray, created_us: np.ndarray, rules: BoundRules, now: int
 ) -> list[tuple[str, np.ndarray]]:
-    """Apply freshness and boosts to `worth` in place; (name, bool [n] of the candidates it moved) of each."""
+    """Apply objective, freshness and boosts to `worth` in place; (name, bool [n] of what it moved) of each."""
     touched = []
+    if rules.tilt is not None:
+        worth += rules.tilt[items]
     fresh = rules.rules.freshness
     if fresh.strength > 0:
-        newness = freshness_factor(rows.created_us, now, fresh.half_life_days, fresh.strength)
+        newness = freshness_factor(created_us, now, fresh.half_life_days, fresh.strength)
         worth += np.log(newness)
         touched.append(("freshness", newness > 1.01))
-    for name, factor, target in rules.boosts:
-        mask = target.mask(items, rows, now)
-        if mask is not None:
-            boost(worth, mask, factor)
-            touched.append((f"boost:{name}", mask))
+    for boost in rules.boosts:
+        if boost.target.span.holds(now):
+            mask = (rules.words[boost.target.word][items] & boost.target.bit) != 0
+            worth[mask] += boost.log_factor
+            touched.append((f"boost:{boost.name}", mask))
     return touched

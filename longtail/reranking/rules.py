@@ -1,19 +1,17 @@
-"""The rules file: what re-ranking does, validated when it is loaded and bound to a catalogue once."""
+"""The rules: what re-ranking does, validated when they are loaded and bound to a catalogue once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from longtail.events import Catalogue
-from longtail.reranking.filters import member
+from longtail.reranking.binding import BoundRules, TargetIndex, bind
 from longtail.reranking.views import ItemView
 from longtail.yaml_model import load_yaml
 
@@ -72,33 +70,94 @@ class Exploration(_Section):
     temperature: float | None = Field(None, gt=0)
 
 
-class Target(_Section):
+class Objective(_Section):
+    """What a list is for. `clicks` and `conversion` leave the ranker's order; `revenue` and `margin` tilt it.
+
+    The log of an item's worth grows by `weight` x log(money / median of the shop), where money is the price for
+    `revenue` and price x margin for `margin`: with weight 1 the order is by expected money, with 0.5 half way there.
+    An item without a price (or margin) counts as the median one.
+    """
+
+    goal: Literal["clicks", "conversion", "revenue", "margin"] = "conversion"
+    weight: float = Field(1.0, ge=0, le=10)
+
+
+class Dated(_Section):
+    """From `start` (inclusive) to `end` (exclusive), UTC unless a zone is given; without them always."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        first, last = self.span
+        if self.start and self.end and first >= last:
+            raise ValueError("start must be before end")
+        return self
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Microseconds since 1970: the first that counts, and the first that no longer does."""
+        start = _micros(self.start) if self.start else np.iinfo(np.int64).min
+        end = _micros(self.end) if self.end else np.iinfo(np.int64).max
+        return int(start), int(end)
+
+
+class Target(Dated):
     """Items of a category (a path such as `kitchen` also covers `kitchen/knives`), a brand, or listed by id."""
 
     category: str | None = None
     brand: str | None = None
-    items: list[str] | None = None
-    start: datetime | None = None
-    end: datetime | None = None
+    items: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         if sum(v is not None for v in (self.category, self.brand, self.items)) != 1:
             raise ValueError("give exactly one of category, brand, items")
-        if self.start and self.end and _micros(self.start) >= _micros(self.end):
-            raise ValueError("start must be before end")
         return self
 
 
 class Boost(Target):
-    """Multiply the worth of the target by `factor` from `start` (inclusive) to `end` (exclusive)."""
+    """Multiply the worth of the target by `factor`."""
 
     name: str = Field(min_length=1)
     factor: float = Field(gt=0, le=1000)
 
 
+class Pin(Dated):
+    """The first of `items` that may be shown stands at `place` (1 is the first), whatever its worth.
+
+    It passes the same filters as every other item. Of two pins for one place the first in the file wins.
+    """
+
+    name: str = Field(min_length=1)
+    items: tuple[str, ...] = Field(min_length=1)
+    place: int = Field(ge=1, le=500)
+
+
+class Promotion(Dated):
+    """At least one in each `every` places shows an item of a category, a brand, or `items`: the best-ranked one.
+
+    Beside a category or a brand, `items` stand in where no candidate belongs to it.
+    """
+
+    name: str = Field(min_length=1)
+    every: int = Field(ge=1, le=500)
+    category: str | None = None
+    brand: str | None = None
+    items: tuple[str, ...] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _a_target(self) -> Self:
+        if self.category is not None and self.brand is not None:
+            raise ValueError("give category or brand, not both")
+        if self.category is None and self.brand is None and self.items is None:
+            raise ValueError("give a category, a brand, or items")
+        return self
+
+
 class Rules(_Section):
-    """The whole file; a missing section takes its defaults, which change nothing but keep the list safe."""
+    """All rules; a missing section takes its defaults, which change nothing but keep the list safe."""
 
     filters: Filters = Filters()
     caps: Caps = Caps()
@@ -107,10 +166,12 @@ class Rules(_Section):
     exploration: Exploration = Exploration()
     boosts: tuple[Boost, ...] = ()
     block: tuple[Target, ...] = ()
+    pins: tuple[Pin, ...] = ()
+    promotions: tuple[Promotion, ...] = ()
 
     @staticmethod
     def load(path: Path | str) -> Rules:
-        """Read a rules file.
+        """Read a file that holds rules alone.
 
         Raises:
             InvalidInput: the message names file, line and key of every mistake.
@@ -118,64 +179,17 @@ class Rules(_Section):
         return load_yaml(path, Rules)
 
     def to_yaml(self) -> str:
-        """The whole file with every section and default written out; `load` reads it back."""
+        """The rules with every section and default written out; `load` reads it back."""
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
 
-    def bind(self, catalogue: Catalogue) -> BoundRules:
-        """Resolve the names in the rules to item, category and brand codes. A name the shop lacks matches nothing."""
-        return BoundRules(
-            self,
-            tuple((b.name, b.factor, _bind(b, catalogue)) for b in self.boosts),
-            tuple(_bind(b, catalogue) for b in self.block),
-        )
+    def bind(
+        self, catalogue: Catalogue, objective: Objective | None = None, index: TargetIndex | None = None
+    ) -> BoundRules:
+        """Resolve the names in the rules to items of the shop. A name that it lacks matches nothing.
 
-
-@dataclass(frozen=True)
-class BoundTarget:
-    """Codes that a target means: `column` is a column of `ItemView`, or `items` for item indices themselves."""
-
-    column: Literal["category", "brand", "items"]
-    codes: np.ndarray
-    start: int
-    end: int
-
-    def mask(self, items: np.ndarray, rows: ItemView, now: int) -> np.ndarray | None:
-        """bool [n] over the candidates, or None outside the dates. `rows` is the view taken at `items`."""
-        if not self.start <= now < self.end:
-            return None
-        return member(items if self.column == "items" else getattr(rows, self.column), self.codes)
-
-
-@dataclass(frozen=True)
-class BoundRules:
-    """Rules with their names resolved: what `rerank` takes."""
-
-    rules: Rules
-    boosts: tuple[tuple[str, float, BoundTarget], ...] = ()
-    block: tuple[BoundTarget, ...] = ()
-
-    @property
-    def unmatched(self) -> list[str]:
-        """Boosts and blocks that match no item of this catalogue, to warn about."""
-        found = [f"boost {name}" for name, _, target in self.boosts if not len(target.codes)]
-        return found + [f"block[{i}]" for i, target in enumerate(self.block) if not len(target.codes)]
-
-
-def _bind(target: Target, catalogue: Catalogue) -> BoundTarget:
-    column: Literal["category", "brand", "items"]
-    if target.category is not None:
-        column = "category"
-        path = target.category.rstrip("/")
-        hit = [c == path or str(c).startswith(path + "/") for c in catalogue.categories]
-        codes = np.flatnonzero(np.array(hit, bool))
-    elif target.brand is not None:
-        column, codes = "brand", np.flatnonzero(catalogue.brands == target.brand)
-    else:
-        column = "items"
-        codes = pd.Index(catalogue.item_ids).get_indexer(pd.Index(target.items or [], dtype=object))
-    start = _micros(target.start) if target.start else np.iinfo(np.int64).min
-    end = _micros(target.end) if target.end else np.iinfo(np.int64).max
-    return BoundTarget(column, np.unique(codes[codes >= 0]).astype(np.int64), int(start), int(end))
+        Rules that are bound with one `index` share its memory.
+        """
+        return bind(self, objective or Objective(), TargetIndex(catalogue) if index is None else index)
 
 
 def _micros(time: datetime) -> int:

@@ -75,12 +75,16 @@ def _missing(value: object) -> bool:
 
 @dataclass(frozen=True)
 class PersonView:
-    """The person who asks: `region` code of the view (-1 unknown), `age` in years (-1 unknown), item indices int64 [n].
+    """The person who asks, and what they ask from: `region` code of the view (-1 unknown), `age` in years (-1 unknown).
 
-    An unknown region or age is treated as one that no restriction allows.
+    An unknown region or age is treated as one that no restriction allows. Item indices int64 [n]: `bought`, `seen`, and
+    `anchors`, the items that the list stands beside (a product page's, a cart's), which it never repeats. `within` int
+    codes of the categories that the list keeps to, None: all.
     """
 
     region: int = UNKNOWN
     age: int = UNKNOWN
     bought: np.ndarray = field(default_factory=lambda: EMPTY)
     seen: np.ndarray = field(default_factory=lambda: EMPTY)
+    anchors: np.ndarray = field(default_factory=lambda: EMPTY)
+    within: np.ndarray | None = None
