@@ -1,0 +1,92 @@
+"""The fast path: recommendations asked for in v1 JSON are answered here, everything else by KServe's own app.
+
+KServe's path through FastAPI costs more than some stages of the engine; this one is a few function calls.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+import orjson
+
+from longtail.errors import LongtailError
+from longtail.metrics import EDGE_ERRORS
+from serving.edge.guard import Entry, Guard, Guarded
+from serving.edge.http import App, Body, ClientGone, Receive, Refusal, Scope, Send, refuse, respond
+
+PREDICT = "/v1/models/recommender:predict"
+_ONLY_POST = Refusal(405, f"{PREDICT} is asked by POST", "method", ((b"allow", b"POST"),))
+logger = logging.getLogger("longtail.edge")
+
+
+class Answers(Protocol):
+    """What the fast path asks: a whole v1 body in, a whole v1 answer out; `InvalidInput` names a wrong field."""
+
+    async def answer(self, body: bytes) -> bytes: ...
+
+
+class Page(Protocol):
+    """A page that can be read: its bytes and their content type."""
+
+    content: bytes
+    content_type: bytes
+
+
+class Edge:
+    """ASGI app in front of `inner`: guards every request, answers `PREDICT` and `pages` (by path) itself."""
+
+    def __init__(self, inner: App, model: Answers, guard: Guard, pages: Mapping[str, Page] | None = None) -> None:
+        self._model, self._guard, self._pages = model, guard, pages or {}
+        self._inner = Guarded(inner, guard)
+        self._seen: set[tuple[str, int]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
+        if scope["type"] != "http":
+            return await self._inner(scope, receive, send)
+        entry = self._guard.check(scope)
+        if entry.refusal is not None:
+            return await refuse(entry.refusal, receive, send, entry.request_id)
+        path, method = scope["path"], scope["method"]
+        if path == PREDICT:
+            if method == "POST":
+                return await self._predict(entry, receive, send)
+            return await refuse(_ONLY_POST, receive, send, entry.request_id)
+        page = self._pages.get(path) if method in ("GET", "HEAD") else None
+        if page is not None:
+            return await respond(send, 200, page.content, entry.request_id, page.content_type)
+        return await self._inner.let_in(entry, scope, receive, send)
+
+    async def _predict(self, entry: Entry, receive: Receive, send: Send) -> None:
+        config = self._guard.config
+        try:
+            body = await Body(receive, config.max_body_bytes, config.body_timeout_s).read()
+            status, answer = 200, await self._model.answer(body)
+        except Refusal as refusal:
+            return await refuse(refusal, receive, send, entry.request_id)
+        except ClientGone:
+            return None
+        except LongtailError as error:
+            status, answer = error.http_status, orjson.dumps({"error": str(error)})
+        except Exception as error:  # noqa: BLE001 - the server's edge: one bad request must not end a connection
+            status, answer = 500, self._failed(entry, error)
+        return await respond(send, status, answer, entry.request_id)
+
+    def _failed(self, entry: Entry, error: Exception) -> bytes:
+        """Count and log what nobody expected: with its traceback once for each place, then in a line."""
+        EDGE_ERRORS.labels(type(error).__name__).inc()
+        place = (type(error).__name__, _line(error))
+        known = place in self._seen
+        self._seen.add(place)
+        request_id = entry.request_id.decode()
+        logger.error("request %s failed: %s: %s", request_id, *place[:1], error, exc_info=None if known else error)
+        return orjson.dumps({"error": f"internal error; the server's log tells of request {request_id}"})
+
+
+def _line(error: Exception) -> int:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_lineno if trace is not None else 0
