@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from longtail.errors import InvalidInput
-from longtail.events.log import Histories, Log
+from longtail.events.log import Log
+from longtail.features.live import LIVE_SESSIONS, UserHistory, to_histories
 from longtail.schema import EVENT_CODE, EVENT_STRENGTH
 
 LAST = 100
-# Sessions of live events are numbered above all session codes of a log.
-LIVE_SESSIONS = 2**30
 SEPARATOR = "\x1f"
+__all__ = ["LAST", "HistorySize", "HistoryStore", "UserHistory", "to_histories"]
 TABLES = """
 CREATE TABLE IF NOT EXISTS baked (
     user_id TEXT PRIMARY KEY, n INTEGER NOT NULL, item_id TEXT NOT NULL, packed BLOB NOT NULL) WITHOUT ROWID;
@@ -35,24 +35,6 @@ PACKED = (
     ("time", np.dtype("<i8")), ("session", np.dtype("<i4")), ("strength", np.dtype("<f4")),
     ("quantity", np.dtype("<f4")), ("kind", np.dtype("i1")),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class UserHistory:
-    """The newest interactions of one person, oldest first; arrays of length n, dtypes as in `events.Log`.
-
-    `item_id` str object; `session` numbers sessions within this history.
-    """
-
-    item_id: np.ndarray
-    time: np.ndarray
-    kind: np.ndarray
-    strength: np.ndarray
-    quantity: np.ndarray
-    session: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.time)
 
 
 @dataclass(frozen=True)
@@ -212,17 +194,3 @@ def _unpack(items: str, packed: bytes) -> UserHistory:
         columns[name] = np.frombuffer(packed, dtype, n, offset)
         offset += n * dtype.itemsize
     return UserHistory(item_id=np.array(items.split(SEPARATOR) if n else [], object), **columns)
-
-
-def to_histories(histories: Sequence[UserHistory], item_index: Mapping[str, int]) -> Histories:
-    """The histories of B requests with item codes (`item_index`: id -> code); items it does not know are left out."""
-    empty = _unpack("", b"")
-    whole = {
-        name: np.concatenate([getattr(h, name) for h in (*histories, empty)])
-        for name in UserHistory.__dataclass_fields__
-    }
-    item = np.fromiter((item_index.get(i, -1) for i in whole.pop("item_id")), np.int32)
-    known = item >= 0
-    rows = np.repeat(np.arange(len(histories)), [len(h) for h in histories])[known]
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(histories)))]).astype(np.int64)
-    return Histories(indptr, item[known], **{name: column[known] for name, column in whole.items()})
