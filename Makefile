@@ -34,7 +34,9 @@ $(STAMP): requirements.lock pyproject.toml
 	  "$$python" -m venv $(VENV) || { echo "make install: Python's venv module does not work (on Debian: install python3-venv)" >&2; exit 2; }; \
 	fi
 	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION)" || $(PYTHON) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip install --python $(PYTHON) --no-deps -r requirements.lock
+	@echo "make install: $$(grep -cE '^[A-Za-z0-9]' requirements.lock) packages into $(VENV), 1 to 2 minutes the first time"
+	@if [ -t 2 ]; then (while sleep 1 && kill -0 $$$$; do printf '\r  %s s ' "$$SECONDS"; done) >&2 & trap "kill $$!; printf '\r' >&2" EXIT; fi; \
+	$(BIN)/uv pip install --python $(PYTHON) --quiet --no-deps -r requirements.lock; \
 	$(BIN)/uv pip install --python $(PYTHON) --quiet --no-deps -e .
 	@touch $@
 
