@@ -1,4 +1,4 @@
-"""What the engine keeps of a bundle in memory: items, item features, rules and the baked fallback lists."""
+"""What the engine keeps of a bundle in memory: items, item features, surfaces and the baked fallback lists."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from longtail.errors import InvalidBundle
 from longtail.events import Catalogue
 from longtail.features.definitions import ITEM_SNAPSHOT
 from longtail.features.request import ItemTable
-from longtail.reranking import BoundRules, ItemView, Rules
+from longtail.reranking import BoundRules, ItemView
+from longtail.surfaces import BoundSurfaces, Surfaces
 
 REASON = "picked for you"
+SURFACES_FILE = "surfaces.yaml"
 
 
 def write_catalogue(
@@ -69,7 +71,7 @@ class Bundle:
     items: ItemTable
     as_of: int
     view: ItemView
-    rules: BoundRules
+    surfaces: BoundSurfaces
     fallback: Fallback
     sources: list[str]
     reasons: list[str]
@@ -80,7 +82,7 @@ class Bundle:
 
         Raises:
             InvalidBundle: a part is missing, altered, unreadable, or does not fit the others.
-            InvalidInput: `rules.yaml` has mistakes.
+            InvalidInput: `surfaces.yaml` has mistakes.
         """
         folder = Path(folder).resolve()
         manifest = verify(folder, contents)
@@ -96,13 +98,19 @@ class Bundle:
             raise InvalidBundle(f"{folder} cannot be read ({type(error).__name__}: {error}): train again") from error
         if not all(len(column) == len(catalogue) for column in snapshot.values()) or content.shape[0] != len(catalogue):
             raise InvalidBundle(f"{folder}/catalogue: items and item features have different lengths: train again")
-        rules_file = folder / "rules.yaml"
-        rules = (Rules.load(rules_file) if rules_file.is_file() else Rules()).bind(catalogue)
+        file = folder / SURFACES_FILE
+        surfaces = Surfaces.load(file) if file.is_file() else Surfaces.default()
+        names = [s["name"] for s in sources]
         return Bundle(
             folder, manifest, catalogue, ItemTable(snapshot, catalogue, content), as_of,
-            ItemView.from_catalogue(catalogue), rules, fallback,
-            [s["name"] for s in sources], [s.get("reason") or REASON for s in sources],
+            ItemView.from_catalogue(catalogue), surfaces.bind(catalogue, names), fallback,
+            names, [s.get("reason") or REASON for s in sources],
         )  # fmt: skip
+
+    @property
+    def rules(self) -> BoundRules:
+        """What holds on the homepage."""
+        return self.surfaces["homepage"].rules
 
     @cached_property
     def codes(self) -> pd.Index:
