@@ -1,4 +1,4 @@
-"""The fast path: recommendations asked for in v1 JSON are answered here, everything else by KServe's own app.
+"""The fast path: recommendations are answered here, in v1 and v2; everything else by KServe's own app.
 
 KServe's path through FastAPI costs more than some stages of the engine; this one is a few function calls.
 """
@@ -6,36 +6,42 @@ KServe's path through FastAPI costs more than some stages of the engine; this on
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import orjson
+from kserve import InferRequest, InferResponse
 
 from longtail.errors import LongtailError
 from longtail.metrics import EDGE_ERRORS
 from serving.edge.guard import Entry, Guard, Guarded
-from serving.edge.http import App, Body, ClientGone, Receive, Refusal, Scope, Send, refuse, respond
+from serving.edge.http import JSON, App, Body, ClientGone, Header, Receive, Refusal, Scope, Send, refuse, respond
+from serving.edge.v2_rest import INFER, JSON_LENGTH, read, write
 
 PREDICT = "/v1/models/recommender:predict"
-_ONLY_POST = Refusal(405, f"{PREDICT} is asked by POST", "method", ((b"allow", b"POST"),))
 logger = logging.getLogger("longtail.edge")
 
 
 class Answers(Protocol):
-    """What the fast path asks: a whole v1 body in, a whole v1 answer out; `InvalidInput` names a wrong field."""
+    """What the edge asks of the recommender; `InvalidInput` names a wrong field or tensor."""
 
-    async def answer(self, body: bytes) -> bytes: ...
+    async def answer(self, body: bytes) -> bytes:
+        """A whole v1 body in, a whole v1 answer out."""
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """A v2 request in, its lists as tensors out."""
 
 
 class Page(Protocol):
-    """A page that can be read: its bytes and their content type."""
+    """What a browser or a tool can read."""
 
     content: bytes
     content_type: bytes
+    headers: Sequence[Header]
 
 
 class Edge:
-    """ASGI app in front of `inner`: guards every request, answers `PREDICT` and `pages` (by path) itself."""
+    """ASGI app in front of `inner`: guards every request, answers v1, v2 and `pages` (by path) itself."""
 
     def __init__(self, inner: App, model: Answers, guard: Guard, pages: Mapping[str, Page] | None = None) -> None:
         self._model, self._guard, self._pages = model, guard, pages or {}
@@ -50,20 +56,27 @@ class Edge:
         if entry.refusal is not None:
             return await refuse(entry.refusal, receive, send, entry.request_id)
         path, method = scope["path"], scope["method"]
-        if path == PREDICT:
+        if path in (PREDICT, INFER):
             if method == "POST":
-                return await self._predict(entry, receive, send)
-            return await refuse(_ONLY_POST, receive, send, entry.request_id)
+                return await self._recommend(entry, scope, receive, send)
+            refusal = Refusal(405, f"{path} is asked by POST", "method", ((b"allow", b"POST"),))
+            return await refuse(refusal, receive, send, entry.request_id)
         page = self._pages.get(path) if method in ("GET", "HEAD") else None
         if page is not None:
-            return await respond(send, 200, page.content, entry.request_id, page.content_type)
+            return await respond(send, 200, page.content, entry.request_id, page.content_type, page.headers)
         return await self._inner.let_in(entry, scope, receive, send)
 
-    async def _predict(self, entry: Entry, receive: Receive, send: Send) -> None:
+    async def _recommend(self, entry: Entry, scope: Scope, receive: Receive, send: Send) -> None:
         config = self._guard.config
+        kind: bytes = JSON
+        headers: tuple[Header, ...] = ()
         try:
             body = await Body(receive, config.max_body_bytes, config.body_timeout_s).read()
-            status, answer = 200, await self._model.answer(body)
+            if scope["path"] == PREDICT:
+                status, answer = 200, await self._model.answer(body)
+            else:
+                status = 200
+                answer, kind, headers = await self._infer(scope, body)
         except Refusal as refusal:
             return await refuse(refusal, receive, send, entry.request_id)
         except ClientGone:
@@ -72,7 +85,15 @@ class Edge:
             status, answer = error.http_status, orjson.dumps({"error": str(error)})
         except Exception as error:  # noqa: BLE001 - the server's edge: one bad request must not end a connection
             status, answer = 500, self._failed(entry, error)
-        return await respond(send, status, answer, entry.request_id)
+        return await respond(send, status, answer, entry.request_id, kind, headers)
+
+    async def _infer(self, scope: Scope, body: bytes) -> tuple[bytes, bytes, tuple[Header, ...]]:
+        """(answer, content type, headers) of a v2 body."""
+        request = read(body, next((value for name, value in scope["headers"] if name == JSON_LENGTH), None))
+        answer, json_length = write(request, await self._model.infer(request))
+        if json_length is None:
+            return answer, JSON, ()
+        return answer, b"application/octet-stream", ((JSON_LENGTH, b"%d" % json_length),)
 
     def _failed(self, entry: Entry, error: Exception) -> bytes:
         """Count and log what nobody expected: with its traceback once for each place, then in a line."""
@@ -81,7 +102,7 @@ class Edge:
         known = place in self._seen
         self._seen.add(place)
         request_id = entry.request_id.decode()
-        logger.error("request %s failed: %s: %s", request_id, *place[:1], error, exc_info=None if known else error)
+        logger.error("request %s failed: %s: %s", request_id, place[0], error, exc_info=None if known else error)
         return orjson.dumps({"error": f"internal error; the server's log tells of request {request_id}"})
 
 

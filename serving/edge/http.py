@@ -19,6 +19,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 REQUEST_ID = b"x-request-id"
+JSON = b"application/json"
 CLOSE: Header = (b"connection", b"close")
 # How much of a refused body is still read, so that a client that sends before it listens hears the answer.
 DRAIN_BYTES, DRAIN_S = 64 << 20, 2.0
@@ -38,7 +39,7 @@ class ClientGone(Exception):
 
 async def respond(
     send: Send, status: int, body: bytes, request_id: bytes,
-    content_type: bytes = b"application/json", headers: Sequence[Header] = (),
+    content_type: bytes = JSON, headers: Sequence[Header] = (),
 ) -> None:  # fmt: skip
     """One whole response."""
     await send(_start(status, len(body), request_id, content_type, headers))
@@ -50,7 +51,7 @@ async def refuse(refusal: Refusal, receive: Receive, send: Send, request_id: byt
     REFUSED.labels(refusal.kind).inc()
     body = orjson.dumps({"error": refusal.reason})
     closes = CLOSE in refusal.headers
-    await send(_start(refusal.status, len(body), request_id, b"application/json", refusal.headers))
+    await send(_start(refusal.status, len(body), request_id, JSON, refusal.headers))
     await send({"type": "http.response.body", "body": body, "more_body": closes})
     if closes:
         # Closing on unread data would make the kernel reset the connection, and the client lose this answer.
