@@ -1,0 +1,118 @@
+"""From JSON rows to date-partitioned Parquet: written beside, then renamed."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+
+from longtail.schema import EVENT_EXTRAS, EVENT_SCHEMA
+
+# The event contract, the device (a pseudonym too), when it came in, and all other columns as one JSON object.
+SCHEMA = pa.schema(
+    [
+        *EVENT_SCHEMA,
+        *EVENT_EXTRAS,
+        ("device_id", pa.string()),
+        ("received_at", pa.timestamp("us", tz="UTC")),
+        ("extra", pa.string()),
+    ]
+)
+_TIMES = ("timestamp", "received_at")
+_JSON = pa.schema([pa.field(f.name, pa.int64()) if f.name in _TIMES else f for f in SCHEMA])
+IDS_AT_ONCE = 20_000
+
+
+def write(events: Path, name: str, chunks: Iterable[list[bytes]]) -> tuple[int, int]:
+    """Write the rows (JSON objects with the columns of `SCHEMA`, times in microseconds) as one file a day.
+
+    The files `events/date=YYYY-MM-DD/part-<name>.parquet` hold the rows by time, those of one instant in the order
+    given; the day is the event's, in UTC. Files of the same name are replaced, each at once. A row that does not fit
+    the schema goes to `quarantine/part-<name>.jsonl` beside `events`. Returns (rows, files), all of them on disk.
+
+    Raises:
+        OSError: the disk does not take them.
+    """
+    misfits: list[bytes] = []
+    table = pa.concat_tables([SCHEMA.empty_table(), *(_table(rows, misfits) for rows in chunks)])
+    if misfits:
+        quarantine = events.parent / "quarantine"
+        quarantine.mkdir(exist_ok=True)
+        _publish(quarantine / f"part-{name}.jsonl", lambda file: file.write(b"\n".join(misfits) + b"\n"))
+        _sync(quarantine)
+    if not table.num_rows:
+        return len(misfits), 0
+    days = pc.floor_temporal(table["timestamp"], unit="day")
+    found = sorted(pc.unique(days).to_pylist())
+    for day in found:
+        rows = table.filter(pc.equal(days, pa.scalar(day, days.type)))
+        rows = rows.take(pc.sort_indices(rows, [("timestamp", "ascending")]))
+        folder = events / f"date={day:%Y-%m-%d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        _publish(folder / f"part-{name}.parquet", partial(pq.write_table, rows, compression="zstd"))
+        _sync(folder)
+    _sync(events)
+    return table.num_rows + len(misfits), len(found)
+
+
+def clear(events: Path) -> None:
+    """Remove half-written files of a seal that was killed."""
+    for file in events.glob("date=*/.part-*.tmp"):
+        file.unlink()
+
+
+def recent_ids(events: Path, since: int) -> Iterator[list[tuple[str, int]]]:
+    """(event id, received at) of sealed rows that came in at or after `since` (microseconds)."""
+    for file in sorted(events.glob("date=*/part-*.parquet")):
+        parquet = pq.ParquetFile(file)
+        for batch in parquet.iter_batches(IDS_AT_ONCE, columns=["event_id", "received_at"]):
+            received = batch["received_at"].cast(pa.int64()).to_pylist()
+            rows = zip(batch["event_id"].to_pylist(), received, strict=True)
+            if ids := [(i, t) for i, t in rows if t is not None and t >= since]:
+                yield ids
+
+
+def _table(rows: list[bytes], misfits: list[bytes]) -> pa.Table:
+    if not rows:
+        return SCHEMA.empty_table()
+    text = b"\n".join(rows)
+    try:
+        table = pj.read_json(
+            io.BytesIO(text),
+            read_options=pj.ReadOptions(use_threads=False, block_size=len(text) + 1),
+            parse_options=pj.ParseOptions(explicit_schema=_JSON, unexpected_field_behavior="error"),
+        )
+        return table.select(SCHEMA.names).cast(SCHEMA)
+    except pa.ArrowInvalid:
+        if len(rows) == 1:
+            misfits.append(rows[0])
+            return SCHEMA.empty_table()
+    # One row that cannot be read must not keep the others from being sealed.
+    half = len(rows) // 2
+    return pa.concat_tables([_table(rows[:half], misfits), _table(rows[half:], misfits)])
+
+
+def _publish(path: Path, write_to: Callable[[BinaryIO], object]) -> None:
+    beside = path.with_name(f".{path.name}.tmp")
+    with beside.open("wb") as file:
+        write_to(file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in the folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
