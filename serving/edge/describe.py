@@ -1,0 +1,108 @@
+"""What each field of the protocol means, in words for those who call it. A test fails when one is missing here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
+    "Request": {"instances": "The lists to make, one entry each."},
+    "Instance": {
+        "user_id": "The person's id as the shop knows it, text or a whole number. Without it the person is a guest.",
+        "surface": "Where the list will be shown: an entry of the surfaces file. An unknown one is a 400.",
+        "k": "How many items to return; without it, as many as the surface says.",
+        "context": "Where, when and after what the list is shown.",
+        "trace": "Return timings, and why each item is where it is.",
+    },
+    "Context": {
+        "events": "What the person did a moment ago, in case it has not reached the event log; oldest first or last.",
+        "items": "What an anchored surface starts from: the item of a product page, the items of a cart.",
+        "category": "Path of the category page, such as kitchen/knives.",
+        "region": "Region of the person; items that are not sold there are left out.",
+        "age": "Age in years; items for older people are left out. Without it nobody counts as an adult.",
+        "device": "Kind of device, such as phone.",
+        "timestamp": "The moment the list is for, with its offset from UTC; now if left out.",
+        "request_id": "Id of this list, to be sent back with the events it causes; made up if left out.",
+        "trace": "The same as `trace` beside `context`.",
+    },
+    "SessionEvent": {
+        "item_id": "The item it happened to; one that is not in the catalogue is passed over.",
+        "event_type": "What happened.",
+        "timestamp": "When, with its offset from UTC; now if left out.",
+        "quantity": "How many pieces.",
+    },
+    "Predictions": {"predictions": "One list for each instance, in the same order."},
+    "Recommendation": {
+        "request_id": "Id of this list: send it with the events that the list causes, so that they are joined to it.",
+        "items": "The items, best first. Never empty while the shop has anything to sell to this person.",
+        "model_version": "Version of the bundle that made the list.",
+        "variant": "Arm of the experiment that the person is in.",
+        "level": "Rung of the ladder: full, or what stood in when a part was late or down.",
+        "made": "live: for this request; cache: for an equal one a moment ago; precomputed: ahead of time.",
+        "cause": "Why the level is not full, as `stage: cause`, parted by semicolons.",
+        "timings_ms": "Milliseconds of each stage; only with `trace`.",
+        "trace": "Candidates by source, features, scores and rules; only with `trace`. Its form may change.",
+    },
+    "Item": {
+        "item_id": "The item.",
+        "score": "Orders the list; comparable within one list only.",
+        "source": "The candidate source that proposed the item.",
+        "reason": "Why it is shown, in words for people.",
+        "propensity": "Probability with which the item got this place: below 1 where places are explored at random.",
+    },
+    "Error": {"error": "What is wrong, beginning with the field where one is."},
+    "TensorRequest": {
+        "id": "Comes back in the answer.",
+        "parameters": "`binary_data_output: true` asks for raw tensors after the JSON.",
+        "inputs": "One tensor for each column; `user_id` is needed.",
+        "outputs": "The tensors to return; all if left out.",
+    },
+    "TensorInput": {
+        "name": "Which input.",
+        "shape": "[B], the number of rows; [1] gives one value for all rows, except for user_id and request_id.",
+        "datatype": "BYTES for text; any whole-number type for k.",
+        "parameters": "`binary_data_size`: this many bytes after the JSON instead of `data`.",
+        "data": 'The values; "" means not given. `context` carries JSON such as {"age": 30}.',
+    },
+    "TensorChoice": {"name": "Which output.", "parameters": "`binary_data`: raw bytes after the JSON, or in the JSON."},
+    "TensorResponse": {
+        "id": "The id of the request.",
+        "model_name": "recommender",
+        "model_version": "Version of the bundle, where one made all lists.",
+        "outputs": "The lists as tensors, a row each.",
+    },
+    "TensorOutput": {
+        "name": "Which output.",
+        "shape": '[B], or [B, k] where shorter lists are padded with "" and 0.',
+        "datatype": "Type of the values.",
+        "parameters": "`binary_data_size` of a raw tensor.",
+        "data": "The values, row by row.",
+    },
+    "EventBatch": {"events": "The events, in any order."},
+    "Event": {
+        "event_id": "Id of the event, made by its sender: the same id counts once, however often it is sent.",
+        "user_id": "The person as the shop knows them; stored as a pseudonym.",
+        "item_id": "The item.",
+        "event_type": "What happened.",
+        "timestamp": "When, with its offset from UTC.",
+        "session_id": "The visit it belongs to.",
+        "surface": "Where on the site.",
+        "position": "Place in the list, from 0.",
+        "request_id": "`request_id` of the list that caused it.",
+        "value": "Money for the whole line in the shop's currency, negative for a return; for a rating, the rating.",
+        "dwell_ms": "Milliseconds spent there.",
+        "device": "Kind of device.",
+        "quantity": "How many pieces.",
+        "propensity": "Probability with which the item was shown there, from the list.",
+        "region": "Region of the person.",
+    },
+    "Received": {
+        "accepted": "Events that are stored now, durably.",
+        "duplicates": "Events whose id was stored before.",
+        "rejected": "Events that are wrong, each with its reason; the others are stored all the same.",
+    },
+    "Rejected": {
+        "index": "Place in the batch, from 0.",
+        "event_id": "Its id, if it has one.",
+        "reason": "What is wrong.",
+    },
+}
