@@ -115,6 +115,12 @@ class BoundTarget:
         """Its bit in that word."""
         return np.uint64(1 << (self.number % WORD))
 
+    def among(self, items: np.ndarray, words: Sequence[np.ndarray], looked_up: dict[int, np.ndarray]) -> np.ndarray:
+        """bool [n]: which of the items int64 [n] belong to it. `looked_up` keeps the words of these items for reuse."""
+        if self.word not in looked_up:
+            looked_up[self.word] = words[self.word][items]
+        return (looked_up[self.word] & self.bit) != 0
+
 
 @dataclass(frozen=True)
 class BoundBoost:

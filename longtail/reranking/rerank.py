@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from longtail.reranking.binding import BoundRules
+from longtail.reranking.binding import BoundPin, BoundPromotion, BoundRules
 from longtail.reranking.boosts import freshness_factor, log_worth
-from longtail.reranking.caps import CapState
-from longtail.reranking.diversity import Mmr, by_attributes, by_vectors, unit_range
-from longtail.reranking.exploration import propensity, sample, sampling_log_odds
-from longtail.reranking.filters import counts, eligibility
-from longtail.reranking.rules import Rules
-from longtail.reranking.views import ItemView, PersonView
+from longtail.reranking.fill import (
+    CAPS,
+    CAPS_RELAXED,
+    DIVERSITY,
+    EXPLORED,
+    FREE,
+    PIN,
+    PROMOTION,
+    STAND_IN,
+    fill_places,
+)
+from longtail.reranking.filters import counts, member, screen
+from longtail.reranking.pins import Claims, claims
+from longtail.reranking.views import EMPTY, ItemView, PersonView
+
+# What it adds to the likeness of two items to have a category, top category or brand in common.
+LIKENESS = {"category": 0.5, "top_category": 0.25, "brand": 0.25}
+SHARES = np.array(list(LIKENESS.values()), np.float32)
+NAMES = {CAPS_RELAXED: "caps_relaxed", EXPLORED: "explored", DIVERSITY: "diversity", CAPS: "caps"}
 
 
 @dataclass(frozen=True)
 class Reranked:
     """The list, best first.
 
-    `order` int64 [k'] positions in the candidates that were passed in; `items` int64 [k']; `scores` float32 [k'] after
-    boosts, on the log scale; `propensity` float32 [k'] probability of the item at its place given those above it;
-    `dropped`: candidates each reason removed; `rules_applied`: for each shown item the names of what moved it.
+    `order` int64 [k'] positions in the candidates passed in, -1 for a pin or a promotion that is none of them; `items`
+    int64 [k']; `scores` float32 [k'] after objective and boosts, on the log scale; `propensity` float32 [k']
+    probability of the item at its place given those above it; `dropped`: candidates each reason removed;
+    `rules_applied`: for each shown item the names of what moved it.
     """
 
     order: np.ndarray
@@ -44,7 +60,7 @@ def rerank(
     k: int,
     linear_scores: bool = False,
 ) -> Reranked:
-    """Filter, boost, diversify, cap and explore. The result is safe (stock, region, age) whatever the rules say.
+    """Filter, boost, pin, promote, diversify, cap and explore. The result is safe whatever the rules say.
 
     Args:
         scores: float32 [n], higher is better: a ranker's margins, or with `linear_scores` counts or probabilities.
@@ -53,104 +69,33 @@ def rerank(
         k: places to fill; fewer come back only when the candidates run out (or a strict cap ends the list).
     """
     items = np.asarray(items, np.int64)
-    inside = np.clip(items, 0, max(len(view) - 1, 0))
-    reason = eligibility(
-        items, view, person, None if not len(view) else _blocked(inside, rules, now),
-        rules.rules.filters.exclude_bought, rules.rules.filters.exclude_seen,
-    )  # fmt: skip
+    reason = screen(items, view, person, rules, now)
     kept = np.flatnonzero(reason == 0)
-    rows = view.take(items[kept])
+    mine = items[kept]
     worth = log_worth(np.asarray(scores)[kept], linear_scores)
-    touched = _boost(worth, items[kept], rows.created_us, rules, now)
+    touched = _boost(worth, mine, view, rules, now)
     # Sorted once, so that the best remaining candidate is the first one that is left; ties go to the smaller index.
-    best_first = np.lexsort((items[kept], -worth))
-    kept, worth, rows = kept[best_first], worth[best_first], rows.take(best_first)
-    chosen, chance, notes = fill(worth, rows, rules.rules, rng, k)
-    applied = [
-        tuple(name for name, mask in touched if mask[best_first[c]]) + note
-        for c, note in zip(chosen, notes, strict=True)
-    ]
-    order = kept[chosen].astype(np.int64)
-    return Reranked(order, items[order], worth[chosen], np.array(chance, np.float32), counts(reason), applied)
+    best_first = np.lexsort((mine, -worth))
+    kept, mine, worth = kept[best_first], mine[best_first], worth[best_first]
 
-
-def fill(
-    worth: np.ndarray, rows: ItemView, rules: Rules, rng: np.random.Generator, k: int
-) -> tuple[list[int], list[float], list[tuple[str, ...]]]:
-    """Fill k places from candidates sorted best first: (positions, propensities, names of what decided each place)."""
-    n, explore, caps = len(worth), rules.exploration, rules.caps
-    left = np.ones(n, bool)
-    state = CapState(*caps.columns(rows), n)
-    diverse = _diversity(worth, rows, rules)
-    coins = rng.random(k) if explore.epsilon > 0 else None
-    log_odds = sampling_log_odds(worth, explore.temperature)
-    chosen: list[int] = []
-    chance: list[float] = []
-    notes: list[tuple[str, ...]] = []
-    for place in range(min(k, n)):
-        if place == caps.within:
-            state.lift()
-        allowed = left & ~state.full
-        first = int(allowed.argmax())
-        relaxed = not allowed[first]
-        if relaxed:
-            if not caps.relax:
-                break
-            allowed, first = left, int(left.argmax())
-        greedy = first if diverse is None else diverse.best(allowed)
-        pick, likely = greedy, 1.0
-        note: tuple[str, ...] = ("caps_relaxed",) if relaxed else ()
-        if coins is not None and place >= explore.skip_first:
-            pool = _pool(allowed, explore.pool)
-            explored = coins[place] < explore.epsilon
-            pick = sample(log_odds, pool, rng) if explored else greedy
-            likely = propensity(log_odds, pool, greedy, pick, explore.epsilon)
-            note += ("explored",) if explored else ()
-        if pick == greedy and greedy != first:
-            note += ("diversity",)
-        if pick == greedy and not relaxed and first != int(left.argmax()):
-            note += ("caps",)
-        chosen.append(pick)
-        chance.append(likely)
-        notes.append(note)
-        left[pick] = False
-        state.add(pick)
-        if diverse is not None:
-            diverse.add(pick)
-    return chosen, chance, notes
-
-
-def _pool(allowed: np.ndarray, size: int) -> np.ndarray:
-    """The best `size` of the allowed candidates, bool [n]."""
-    members = np.flatnonzero(allowed)
-    if len(members) <= size:
-        return allowed
-    pool = np.zeros(len(allowed), bool)
-    pool[members[:size]] = True
-    return pool
-
-
-def _diversity(worth: np.ndarray, rows: ItemView, rules: Rules) -> Mmr | None:
-    if rules.diversity.weight >= 1:
-        return None
-    if rules.diversity.similarity == "vectors" and rows.vectors is not None:
-        similarity = by_vectors(rows.vectors)
-    else:
-        similarity = by_attributes(rows.category, rows.top_category, rows.brand)
-    return Mmr(unit_range(worth), similarity, rules.diversity.weight)
-
-
-def _blocked(items: np.ndarray, rules: BoundRules, now: int) -> np.ndarray | None:
-    """bool [n] over items inside the catalogue: the shop wants them shown nowhere now; None: it blocks nothing."""
-    out = None
-    for word, bits in rules.block_bits(now):
-        hit = (rules.words[word][items] & bits) != 0
-        out = hit if out is None else out | hit
-    return out
+    pins = [pin for pin in rules.pins if pin.place < k and pin.span.holds(now)]
+    promotions = [p for p in rules.promotions if p.every <= k and p.target.span.holds(now)]
+    extras = _extras(mine, pins, promotions, view, person, rules, now)
+    everyone = np.concatenate([mine, extras]) if len(extras) else mine
+    chosen, chance, applied = _fill(worth, everyone, view, rules, pins, promotions, rng, k)
+    if touched:
+        # What is inserted was moved by nothing but its pin or promotion.
+        origin = np.append(best_first, np.full(len(extras), len(mine)))[chosen]
+        moved = [(name, np.append(mask, False)[origin].tolist()) for name, mask in touched]
+        applied = [tuple(n for n, by in moved if by[at]) + note for at, note in enumerate(applied)]
+    if len(extras):
+        kept = np.append(kept, np.full(len(extras), -1))
+        worth = np.append(worth, np.full(len(extras), worth.min(initial=0), np.float32))
+    return Reranked(kept[chosen], everyone[chosen], worth[chosen], chance, counts(reason), applied)
 
 
 def _boost(
-    worth: np.ndarray, items: np.ndarray, created_us: np.ndarray, rules: BoundRules, now: int
+    worth: np.ndarray, items: np.ndarray, view: ItemView, rules: BoundRules, now: int
 ) -> list[tuple[str, np.ndarray]]:
     """Apply objective, freshness and boosts to `worth` in place; (name, bool [n] of what it moved) of each."""
     touched = []
@@ -158,12 +103,87 @@ def _boost(
         worth += rules.tilt[items]
     fresh = rules.rules.freshness
     if fresh.strength > 0:
-        newness = freshness_factor(created_us, now, fresh.half_life_days, fresh.strength)
+        newness = freshness_factor(view.created_us[items], now, fresh.half_life_days, fresh.strength)
         worth += np.log(newness)
         touched.append(("freshness", newness > 1.01))
+    words: dict[int, np.ndarray] = {}
     for boost in rules.boosts:
         if boost.target.span.holds(now):
-            mask = (rules.words[boost.target.word][items] & boost.target.bit) != 0
-            worth[mask] += boost.log_factor
+            mask = boost.target.among(items, rules.words, words)
+            worth += boost.log_factor * mask
             touched.append((f"boost:{boost.name}", mask))
     return touched
+
+
+def _extras(
+    items: np.ndarray, pins: Sequence[BoundPin], promotions: Sequence[BoundPromotion], view: ItemView,
+    person: PersonView, rules: BoundRules, now: int,
+) -> np.ndarray:  # fmt: skip
+    """What pins and promotions name that is no candidate and may be shown: item indices int64, in their order."""
+    named = [pin.items for pin in pins] + [promotion.items for promotion in promotions]
+    if not named:
+        return EMPTY
+    wanted = np.fromiter(dict.fromkeys(np.concatenate(named).tolist()), np.int64)
+    wanted = wanted[~member(wanted, items)]
+    return wanted[screen(wanted, view, person, rules, now) == 0]
+
+
+def _fill(
+    worth: np.ndarray, items: np.ndarray, view: ItemView, rules: BoundRules, pins: Sequence[BoundPin],
+    promotions: Sequence[BoundPromotion], rng: np.random.Generator, k: int,
+) -> tuple[np.ndarray, np.ndarray, list[tuple[str, ...]]]:  # fmt: skip
+    """`fill_places` for candidates best first, with the names of what decided each place.
+
+    `items` int64 [n]; those behind the `worth` float32 [m <= n] are no candidates, they are there for `pins` and
+    `promotions`.
+    """
+    n, m, settings = len(items), len(worth), rules.rules
+    k, explore, diversity = min(k, n), settings.exploration, settings.diversity
+    state = np.full(n, STAND_IN, np.int8)
+    state[:m] = FREE
+    claimed = claims(items, state, pins, promotions, rules, k) if pins or promotions else Claims.none(k, n)
+    columns = {name: getattr(view, name)[items] for name in settings.attributes}
+    caps = settings.caps.limits
+    codes = np.stack([columns[name] for name in caps]) if caps else np.empty((0, n), np.int32)
+    gain, groups, vectors = np.empty(0, np.float32), np.empty((0, n), np.int32), np.empty((0, n), np.float32)
+    if diversity.weight < 1:
+        gain = np.zeros(n, np.float32)
+        gain[:m] = np.float32(diversity.weight) * unit_range(worth)
+        if diversity.similarity == "vectors" and view.vectors is not None:
+            vectors = np.ascontiguousarray(view.vectors[items].T)
+        else:
+            groups = np.stack([columns[name] for name in LIKENESS])
+    log_odds, coins = np.zeros(n), np.empty((0, 2))
+    if explore.epsilon > 0:
+        coins = rng.random((k, 2))
+        if explore.temperature is not None:
+            log_odds[:m] = worth.astype(np.float64) / explore.temperature
+    chosen, chance, why = fill_places(
+        k, state, codes, np.array(list(caps.values()), np.int64), settings.caps.within, settings.caps.relax, gain,
+        np.float32(1 - diversity.weight), groups, SHARES, vectors, log_odds, coins, explore.epsilon, explore.skip_first,
+        explore.pool, claimed.pin_at, claimed.due, claimed.every, claimed.belongs, claimed.stands_in,
+    )  # fmt: skip
+    if not why.any():
+        return chosen, chance, [()] * len(chosen)
+    return chosen, chance, [_names(place, bits, claimed) for place, bits in enumerate(why.tolist())]
+
+
+def _names(place: int, bits: int, claimed: Claims) -> tuple[str, ...]:
+    if bits & PIN:
+        return (f"pin:{claimed.pinned[place]}",)
+    if bits & PROMOTION:
+        return (f"promotion:{claimed.promoted[claimed.due[place]]}",)
+    return _plain_names(bits)
+
+
+@cache
+def _plain_names(bits: int) -> tuple[str, ...]:
+    return tuple(name for bit, name in NAMES.items() if bits & bit)
+
+
+def unit_range(worth: np.ndarray) -> np.ndarray:
+    """float32 [n] moved to 0..1, so that it can be weighed against a likeness; all 1 where all are equal."""
+    if not len(worth):
+        return worth
+    low, high = worth.min(), worth.max()
+    return (worth - low) / (high - low) if high > low else np.ones(len(worth), np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -12,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from longtail.events import Catalogue
 from longtail.reranking.binding import BoundRules, TargetIndex, bind
-from longtail.reranking.views import ItemView
 from longtail.yaml_model import load_yaml
 
 Cap = Annotated[int, Field(ge=1)]
@@ -38,10 +38,11 @@ class Caps(_Section):
     within: Cap = 20
     relax: bool = True
 
-    def columns(self, view: ItemView) -> tuple[list[np.ndarray], list[int]]:
-        """Code columns and limits of the caps that are set."""
-        names = [n for n in ("category", "top_category", "brand") if getattr(self, n) is not None]
-        return [getattr(view, n) for n in names], [getattr(self, n) for n in names]
+    @cached_property
+    def limits(self) -> dict[str, int]:
+        """The caps that are set, by the name of their column."""
+        set_to = {name: getattr(self, name) for name in ("category", "top_category", "brand")}
+        return {name: limit for name, limit in set_to.items() if limit is not None}
 
 
 class Diversity(_Section):
@@ -168,6 +169,12 @@ class Rules(_Section):
     block: tuple[Target, ...] = ()
     pins: tuple[Pin, ...] = ()
     promotions: tuple[Promotion, ...] = ()
+
+    @cached_property
+    def attributes(self) -> tuple[str, ...]:
+        """The columns of the items that caps and diversity read."""
+        alike = self.diversity.weight < 1
+        return ("category", "top_category", "brand") if alike else tuple(self.caps.limits)
 
     @staticmethod
     def load(path: Path | str) -> Rules:

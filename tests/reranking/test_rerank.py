@@ -3,13 +3,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longtail.reranking import BoundRules, PersonView, Rules, rerank
+from longtail.reranking import BoundRules, PersonView, Rules, may_show, rerank
 from longtail.reranking.filters import counts, eligibility
 from tests.reranking.shop import NOW, catalogue, view
 
 SHOP = catalogue(60)
 VIEW = view(60, dimension=4)
 
+listed = st.lists(st.integers(0, 65).map(lambda i: f"i{i}"), min_size=1, max_size=4)
+dates = st.sampled_from([None, "2023-11-20", "2023-11-14T22:13:20Z"])  # NOW is the last one: it is over
 rules_files = st.fixed_dictionaries(
     {
         "filters": st.fixed_dictionaries({"exclude_bought": st.booleans(), "exclude_seen": st.booleans()}),
@@ -40,6 +42,23 @@ rules_files = st.fixed_dictionaries(
             max_size=2,
         ),
         "block": st.lists(st.fixed_dictionaries({"brand": st.sampled_from(["acme", "bolt"])}), max_size=1),
+        "pins": st.lists(
+            st.fixed_dictionaries(
+                {"name": st.sampled_from("ab"), "items": listed, "place": st.integers(1, 12), "end": dates}
+            ),
+            max_size=3,
+        ),
+        "promotions": st.lists(
+            st.fixed_dictionaries(
+                {"name": st.sampled_from("cd"), "every": st.integers(1, 7), "end": dates},
+                optional={"items": listed},
+            ).flatmap(
+                lambda p: st.sampled_from([{"category": "garden"}, {"brand": "crux"}, {}]).map(
+                    lambda aim: p | (aim if aim or "items" in p else {"brand": "acme"})
+                )
+            ),
+            max_size=2,
+        ),
     }
 )
 people = st.builds(
@@ -69,7 +88,8 @@ def test_every_list_is_a_safe_capped_subset_without_repeats(file, person, pairs,
 
     assert len(out.order) <= k
     assert len(np.unique(out.items)) == len(out.items)
-    assert np.array_equal(out.items, items[out.order])
+    inserted = out.order < 0
+    assert np.array_equal(out.items[~inserted], items[out.order[~inserted]])
     assert (eligibility(out.items, VIEW, PersonView(person.region, person.age)) == 0).all()
     assert np.isfinite(out.scores).all()
     assert ((out.propensity > 0) & (out.propensity <= 1)).all()
@@ -81,16 +101,45 @@ def test_every_list_is_a_safe_capped_subset_without_repeats(file, person, pairs,
     for target in file["block"]:
         assert (SHOP.frame["brand"].to_numpy(object)[out.items] != target["brand"]).all()
 
+    pinned, promoted = claimed_by(out, "pin:"), claimed_by(out, "promotion:")
+    assert (inserted <= pinned | promoted).all()
+    assert (out.propensity[pinned | promoted] == 1).all()
     eligible = len(items) - sum(out.dropped.values())
     caps = rules.rules.caps
     if caps.relax:
-        assert len(out.items) == min(k, eligible)
-    relaxed = np.array(["caps_relaxed" in names for names in out.rules_applied], bool)
+        assert len(out.items) >= min(k, eligible)
+    relaxed = claimed_by(out, "caps_relaxed")
     assert caps.relax or not relaxed.any()
+    ruled = pinned | promoted | relaxed
     for limit, codes in ((caps.category, VIEW.category), (caps.brand, VIEW.brand)):
         if limit is not None:
-            head = codes[out.items[: caps.within]][~relaxed[: caps.within]]
-            assert all((head == code).sum() <= limit for code in np.unique(head[head >= 0]))
+            head = codes[out.items[: caps.within]]
+            for place in np.flatnonzero(~ruled[: caps.within] & (head >= 0)):
+                assert (head[: place + 1] == head[place]).sum() <= limit
+
+    taken: dict[int, int] = {}  # item by place
+    for pin in rules.pins:
+        if pin.span.holds(NOW) and pin.place < len(out.items) and pin.place not in taken:
+            free = pin.items[~np.isin(pin.items, list(taken.values()))]
+            safe = free[may_show(free, VIEW, person, rules, NOW)]
+            if len(safe):
+                assert out.items[pin.place] == safe[0]
+                assert out.rules_applied[pin.place][0].startswith("pin:")
+                taken[pin.place] = safe[0]
+    for promotion in rules.promotions[:1]:
+        if promotion.target.span.holds(NOW):
+            mine = promotion.target.among(np.arange(60), rules.words, {})
+            for start in range(0, len(out.items) - promotion.every + 1, promotion.every):
+                block = out.items[start : start + promotion.every]
+                waiting = [i for i in items if 0 <= i < 60 and mine[i] and i not in out.items]
+                room = not pinned[start : start + promotion.every].all()
+                if room and waiting and may_show(np.array(waiting), VIEW, person, rules, NOW).any():
+                    assert mine[block].any() or np.isin(block, promotion.items).any()
+
+
+def claimed_by(out, prefix):
+    """bool [k']: places that a rule of this name decided."""
+    return np.array([any(n.startswith(prefix) for n in names) for names in out.rules_applied], bool)
 
 
 def plain(**sections) -> BoundRules:
@@ -196,21 +245,56 @@ def test_mmr_brings_in_another_category_that_relevance_alone_leaves_out():
     assert out.rules_applied[1] == ("diversity",)
 
 
-def test_mmr_equals_the_textbook_loop_on_vectors():
-    from longtail.reranking.diversity import by_vectors, mmr, unit_range
-
-    rng = RNG(3)
-    vectors = rng.normal(size=(30, 5))
-    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    scores = rng.normal(size=30).astype(np.float32)
-    relevance, chosen = unit_range(scores), []
+@pytest.mark.parametrize("weight", [0.0, 0.3, 0.6, 0.95])
+def test_mmr_equals_the_textbook_loop_on_vectors(weight):
+    scores = RNG(3).normal(size=30).astype(np.float32)
+    relevance = (scores - scores.min()) / (scores.max() - scores.min())
+    vectors, chosen = OPEN.vectors, []
     for _ in range(12):
 
         def value(i):
-            return 0.6 * relevance[i] - 0.4 * max((max(vectors[i] @ vectors[j], 0) for j in chosen), default=0)
+            alike = max((max(vectors[i] @ vectors[j], 0) for j in chosen), default=0)
+            return weight * relevance[i] - (1 - weight) * alike
 
-        chosen.append(max((i for i in range(30) if i not in chosen), key=value))
-    assert mmr(scores, by_vectors(vectors), 0.6, 12).tolist() == chosen
+        chosen.append(max((i for i in np.argsort(-scores) if i not in chosen), key=value))
+    out = run(scores, plain(diversity={"lambda": weight, "similarity": "vectors"}), k=12)
+    assert out.items.tolist() == chosen
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000), category=st.none() | st.integers(1, 3), brand=st.none() | st.integers(1, 3),
+       within=st.integers(1, 12), weight=st.sampled_from([1.0, 0.7, 0.2]))  # fmt: skip
+def test_caps_and_diversity_equal_a_plain_loop(seed, category, brand, within, weight):
+    scores = RNG(seed).normal(size=40).astype(np.float32)
+    relevance = (scores - scores.min()) / (scores.max() - scores.min())
+
+    def alike(i, j):
+        shares = ((OPEN.category, 0.5), (OPEN.top_category, 0.25), (OPEN.brand, 0.25))
+        return sum(share for column, share in shares if column[i] >= 0 and column[i] == column[j])
+
+    def fits(i):
+        limits = ((OPEN.category, category), (OPEN.brand, brand))
+        return len(chosen) >= within or all(
+            limit is None or column[i] < 0 or sum(column[j] == column[i] for j in chosen) < limit
+            for column, limit in limits
+        )
+
+    chosen: list[int] = []
+    while len(chosen) < 15:
+        left = [i for i in np.argsort(-scores) if i not in chosen]
+        allowed = [i for i in left if fits(i)] or left
+        chosen.append(
+            max(
+                allowed,
+                key=lambda i: (
+                    np.float32(weight) * relevance[i]
+                    - np.float32(1 - weight) * np.float32(max((alike(i, j) for j in chosen), default=0))
+                ),
+            )
+        )
+    caps = {"category": category, "brand": brand, "within": within}
+    out = run(scores, plain(caps=caps, diversity={"lambda": weight}), k=15)
+    assert out.items.tolist() == chosen
 
 
 def test_a_strict_cap_ends_the_list_and_a_relaxed_one_fills_it():
@@ -223,18 +307,6 @@ def test_a_strict_cap_ends_the_list_and_a_relaxed_one_fills_it():
     out = rerank(np.arange(5.0), np.arange(5), v, PersonView(), relaxed, RNG(0), NOW, 5)
     assert out.items.tolist() == [4, 3, 2, 1, 0]
     assert [("caps_relaxed" in names) for names in out.rules_applied] == [False, False, True, True, True]
-
-
-def test_apply_caps_agrees_with_over_cap():
-    from longtail.reranking.caps import apply_caps, over_cap
-
-    rng = RNG(5)
-    codes = rng.integers(-1, 6, 200).astype(np.int32)
-    order = rng.permutation(200)
-    out = apply_caps(order, [codes], [2], k=50, within=12)
-    assert not over_cap(codes[out[:12]], 2).any()
-    assert over_cap(codes[order[:50]], 2).any()
-    assert len(np.unique(out)) == 50
 
 
 @pytest.mark.parametrize("temperature", [None, 0.5])
@@ -261,31 +333,9 @@ def test_propensities_match_how_often_items_are_shown(temperature, caps):
             assert sum(p for deeper, p in logged.items() if deeper[:-1] == prefix) == pytest.approx(1, abs=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    worth=st.lists(st.floats(-1000, 1000, width=32), min_size=1, max_size=20),
-    epsilon=st.floats(0, 1),
-    temperature=st.none() | st.floats(0.01, 100),
-    data=st.data(),
-)
-def test_propensities_of_one_place_sum_to_one(worth, epsilon, temperature, data):
-    from longtail.reranking.exploration import propensities, propensity, sampling_log_odds
-
-    log_odds = sampling_log_odds(np.array(worth, np.float32), temperature)
-    pool = np.array(data.draw(st.lists(st.booleans(), min_size=len(worth), max_size=len(worth))))
-    greedy = data.draw(st.integers(0, len(worth) - 1))
-    pool[greedy] = True
-    p = propensities(log_odds, pool, greedy, epsilon)
-    assert p.sum() == pytest.approx(1)
-    assert (p[~pool] == 0).all()
-    assert [propensity(log_odds, pool, greedy, i, epsilon) for i in range(len(p))] == pytest.approx(p.tolist())
-
-
-def test_gumbel_top_k_prefers_the_higher_score_when_all_are_negative():
-    from longtail.reranking.exploration import gumbel_top_k
-
-    log_odds = np.array([-1.0, -2.0, -800.0])
-    first = np.array([gumbel_top_k(log_odds, 2, RNG(s))[0] for s in range(2000)])
+def test_the_better_item_is_sampled_more_often_even_where_all_scores_are_negative():
+    rules = plain(exploration={"epsilon": 1.0, "temperature": 1.0})
+    first = np.array([run([-1.0, -2.0, -800.0], rules, rng=RNG(s)).items[0] for s in range(2000)])
     assert (first == 0).mean() == pytest.approx(1 / (1 + np.exp(-1)), abs=0.04)
     assert (first != 2).all()
 
@@ -308,3 +358,36 @@ def test_no_candidates_and_an_empty_catalogue_give_an_empty_list():
     out = rerank(np.ones(2, np.float32), np.arange(2), view(60).take(np.empty(0, int)), PersonView(), plain(), RNG(0),
                  NOW, 5)  # fmt: skip
     assert len(out.items) == 0 and out.dropped == {"unknown": 2}
+
+
+def test_the_items_beside_the_list_are_not_repeated_in_it():
+    out = rerank(np.arange(5.0), np.arange(5), OPEN, PersonView(anchors=np.array([4, 1])), plain(), RNG(0), NOW, 5)
+    assert out.items.tolist() == [3, 2, 0] and out.dropped == {"anchor": 2}
+
+
+def test_a_category_page_keeps_to_its_category():
+    v = open_view()
+    v.category[:4] = [0, 1, 2, -1]
+    out = rerank(np.arange(4.0), np.arange(4), v, PersonView(within=np.array([1, 2])), plain(), RNG(0), NOW, 4)
+    assert out.items.tolist() == [2, 1] and out.dropped == {"category": 2}
+    nothing = rerank(np.arange(4.0), np.arange(4), v, PersonView(within=np.empty(0, int)), plain(), RNG(0), NOW, 4)
+    assert not len(nothing.items)
+
+
+def test_an_objective_tilts_the_order_by_expected_money():
+    from longtail.reranking.rules import Objective
+
+    shop = catalogue(60)
+    shop.frame["price"] = np.where(np.arange(60) == 1, 1000.0, 10.0)
+    shop.frame.loc[2, "price"] = np.nan
+    shop.frame["margin"] = np.where(np.arange(60) == 0, 0.9, 0.1)
+    chances = [0.6, 0.01, 0.5, 0.4]
+
+    def order(goal, weight=1.0):
+        rules = Rules().bind(shop, Objective(goal=goal, weight=weight))
+        return run(chances, rules, linear_scores=True).items.tolist()
+
+    assert order("clicks") == order("conversion") == order("revenue", 0) == [0, 2, 3, 1]
+    assert order("revenue") == [1, 0, 2, 3]  # 10.0, then 6.0, the unknown price as the median one, 4.0
+    assert order("revenue", 0.2) == [0, 2, 3, 1]
+    assert order("margin") == [0, 1, 2, 3]  # 5.4, 1.0, 0.5, 0.4
