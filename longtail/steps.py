@@ -46,8 +46,10 @@ def ingest(
         return json.loads((out / "import.json").read_text())
     keys = Path(key_file) if key_file else None
     shutil.rmtree(out, ignore_errors=True)
-    return import_shop(reader, Path(source), out, key_file=keys, mapping=Path(mapping) if mapping else None,
-                       max_bad_share=max_bad_share)  # fmt: skip
+    return import_shop(
+        reader, Path(source), out, key_file=keys, mapping=Path(mapping) if mapping else None,
+        max_bad_share=max_bad_share, progress=lambda what, done, _: None if done else say(what),
+    )  # fmt: skip
 
 
 def build_features(shop: Path, out: Path, config: TrainingConfig) -> Figures:

@@ -30,11 +30,15 @@ def import_shop(
     as_json: JsonOption = False,
 ) -> None:
     """Read raw events, validate them, replace ids by pseudonyms and write an imported shop."""
+    from longtail.cli.progress import shown
     from longtail.datasets.importing import import_shop as run
 
-    summary = run(
-        reader, source, out, key_file=key_file, max_bad_share=max_bad_share, mapping=mapping, until=_micros(until)
-    )
+    before = _micros(until)
+    with shown() as progress:
+        summary = run(
+            reader, source, out, key_file=key_file, max_bad_share=max_bad_share, mapping=mapping, until=before,
+            progress=progress,
+        )  # fmt: skip
     _show(summary, out, as_json)
 
 
@@ -49,11 +53,14 @@ def simulate(
     as_json: JsonOption = False,
 ) -> None:
     """Make a shop with known tastes and propensities; the truth lies in its folder `truth`, for tests only."""
+    from longtail.cli.progress import shown
     from longtail.datasets.importing import simulate_shop
     from longtail.datasets.simulator import SimulatorConfig
 
     config = SimulatorConfig(users=users, items=items, days=days, events=events, seed=seed)
-    _show(simulate_shop(out, config, key_file=key_file), out, as_json)
+    with shown() as progress:
+        summary = simulate_shop(out, config, key_file=key_file, progress=progress)
+    _show(summary, out, as_json)
 
 
 def _micros(text: str | None) -> int | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,9 @@ from ibis.backends.duckdb import Backend
 
 from longtail.datasets import read
 from longtail.datasets.catalogue import clean_items, complete_items, write_items
+from longtail.datasets.progress import Progress, silent
 from longtail.datasets.raw import REJECT, Raw
+from longtail.datasets.staging import Staging
 from longtail.errors import InvalidInput
 from longtail.events.log import micros
 from longtail.events.sessions import sessionise
@@ -45,6 +45,7 @@ def import_shop(
     mapping: Path | None = None,
     until: int | None = None,
     now: int | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Import a folder or file into the shop folder `out` and return its summary (also `out/import.json`).
 
@@ -58,27 +59,32 @@ def import_shop(
     if not source.exists():
         raise InvalidInput(f"{source} does not exist: name the folder or file to import")
     pseudonymiser = Pseudonymiser(load_key(key_file))
-    with _Staging(out) as staging:
+    with Staging(out) as staging:
+        progress(f"reading {source.resolve().name}", 0, 0)
         raw = read(reader, source, until=until, mapping=mapping)
-        summary = build_shop(raw, staging.folder, staging.scratch, pseudonymiser, max_bad_share, until, now, out)
+        summary = build_shop(
+            raw, staging.folder, staging.scratch, pseudonymiser, max_bad_share, until, now, out, progress
+        )
         summary = {"reader": reader, **summary}
         _write_json(staging.folder / "import.json", summary)
         staging.publish()
     return summary
 
 
-def simulate_shop(out: Path, config: Any, *, key_file: Path | None = None) -> dict[str, Any]:
+def simulate_shop(
+    out: Path, config: Any, *, key_file: Path | None = None, progress: Progress = silent
+) -> dict[str, Any]:
     """Simulate a shop (`simulator.SimulatorConfig`) and import it; the truth stands in `out/truth`, for tests only."""
     from longtail.datasets import simulator
 
     out = Path(out)
     pseudonymiser = Pseudonymiser(load_key(key_file))
-    with _Staging(out) as staging:
+    with Staging(out) as staging:
         raw_folder = staging.scratch / "raw"
-        truth = simulator.simulate(raw_folder, config)
+        truth = simulator.simulate(raw_folder, config, progress)
         raw = simulator.read(raw_folder)
         end = config.start_us + (config.days + 30) * 86_400_000_000
-        summary = build_shop(raw, staging.folder, staging.scratch, pseudonymiser, 0.0, None, end, out)
+        summary = build_shop(raw, staging.folder, staging.scratch, pseudonymiser, 0.0, None, end, out, progress)
         summary = {"reader": "simulator", **summary}
         truth.renamed(pseudonymiser.of_all(truth.user_ids)).save(staging.folder / "truth")
         _write_json(staging.folder / "import.json", summary)
@@ -88,12 +94,13 @@ def simulate_shop(out: Path, config: Any, *, key_file: Path | None = None) -> di
 
 def build_shop(
     raw: Raw, folder: Path, scratch: Path, pseudonymiser: Pseudonymiser, max_bad_share: float, until: int | None,
-    now: int | None, out: Path,
+    now: int | None, out: Path, progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Write events, items and quarantine of a raw shop into `folder`; returns the summary."""
     con = ibis.duckdb.connect(temp_directory=str(scratch / "spill"), memory_limit="6GB")
     con.raw_sql("SET preserve_insertion_order = true")
     now_us = int(time.time() * 1e6) if now is None else now
+    progress("checking the events", 0, 0)
     events = conform(_source(con, raw.events), REJECT)
     if until is not None:
         events = events.filter(events.timestamp.isnull() | (events.timestamp < until))
@@ -117,7 +124,12 @@ def build_shop(
     con.raw_sql(f"CREATE TEMP VIEW good AS {con.compile(good.anti_join(repeats, 'row'))}")
     good = con.table("good")
     contract(now_us + CLOCK_SKEW_US).validate(good, lazy=True)
-    written, people = _write_events(con, _identified(good), folder / "events.parquet")
+    of = n_read - n_bad
+    progress("writing the events", 0, of)
+    written, people = _write_events(
+        con, _identified(good), folder / "events.parquet", lambda done: progress("writing the events", done, of)
+    )
+    progress("writing the items", 0, 0)
     seen = con.read_parquet(str(folder / "events.parquet")).select("item_id").distinct().order_by("item_id").to_pandas()
     items, item_report = clean_items(raw.items) if raw.items is not None else (None, {})
     items, added = complete_items(items, seen["item_id"])
@@ -215,7 +227,9 @@ def _identified(good: ir.Table) -> ir.Table:
     return events.order_by("timestamp", "row")
 
 
-def _write_events(con: Backend, events: ir.Table, path: Path) -> tuple[int, dict[str, Any]]:
+def _write_events(
+    con: Backend, events: ir.Table, path: Path, step: Callable[[int], None]
+) -> tuple[int, dict[str, Any]]:
     """Stream the events into a Parquet file of fixed row groups; returns the number of rows and who is in them."""
     extras = [c for c in events.columns if c not in ("row", "linked")]
     columns = output_columns(extras)
@@ -229,6 +243,7 @@ def _write_events(con: Backend, events: ir.Table, path: Path) -> tuple[int, dict
         writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
         writer.write_table(table, row_group_size=ROW_GROUP)
         pending.clear()
+        step(rows)
 
     for batch in batches:
         if not batch.num_rows:
@@ -266,48 +281,3 @@ def _typed(table: pa.Table) -> pa.Table:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-class _Staging:
-    """A folder beside `out` that becomes `out` in one rename; leftovers of a killed run are cleared first."""
-
-    def __init__(self, out: Path) -> None:
-        if out.exists() and not out.is_dir():
-            raise InvalidInput(f"{out} is a file: name a folder for the shop")
-        if out.is_dir() and any(out.iterdir()) and not (out / "import.json").is_file():
-            raise InvalidInput(f"{out} holds something that is not an imported shop: choose another folder")
-        self.out = out
-        self.work = out.with_name(f".{out.name}.partial")
-        self.old = out.with_name(f".{out.name}.old")
-        self.folder, self.scratch = self.work / "shop", self.work / "scratch"
-
-    def __enter__(self) -> _Staging:
-        self.work.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.work, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            raise InvalidInput(f"another import is writing {self.out}: wait for it or choose another folder") from error
-        for leftover in (self.folder, self.scratch, self.old):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        self.folder.mkdir()
-        self.scratch.mkdir(mode=0o700)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for leftover in (self.work, self.old):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        os.close(self._lock)
-
-    def publish(self) -> None:
-        """Put the folder in place of what is there."""
-        for file in self.folder.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        if self.out.exists():
-            self.out.rename(self.old)
-        self.folder.rename(self.out)

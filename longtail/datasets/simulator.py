@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from longtail.datasets.progress import Progress, silent
 from longtail.datasets.raw import Raw, read_table
 from longtail.datasets.simulated_log import DayLog, EventWriter
 from longtail.datasets.simulated_policy import PolicyContext, PopularTaste
@@ -65,7 +66,7 @@ def read(folder: Path) -> Raw:
     return Raw(folder / "events.parquet", items)
 
 
-def simulate(folder: Path, config: SimulatorConfig) -> Truth:
+def simulate(folder: Path, config: SimulatorConfig, progress: Progress = silent) -> Truth:
     """Write `events.parquet`, `items.parquet` and `truth/truth.npz` of a simulated shop into the folder.
 
     Events are written day by day in time order, one day is in memory at a time.
@@ -81,6 +82,7 @@ def simulate(folder: Path, config: SimulatorConfig) -> Truth:
         for day in range(config.days):
             writer.write(shop.live(day))
             shop.adapt(writer.rows, day)
+            progress("simulating days", day + 1, config.days)
     names = np.array(config.regions, object)
     items["regions"] = items["regions"].map(lambda codes: None if codes is None else list(names[codes]))
     items["in_stock"] = shop.in_stock & (truth.retired_day > config.days)
