@@ -5,14 +5,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from longtail.cli.terminal import one_line_errors
+from longtail.cli.terminal import ending_on_signals, one_line_errors
 from longtail.errors import InvalidInput
 from pipelines.local import run
 from pipelines.progress import shown
@@ -68,23 +66,12 @@ def train(out: Path, parameters: dict[str, Any], console: Console) -> dict[str, 
     return result
 
 
-@contextmanager
-def stopping_steps() -> Iterator[None]:
-    """Pass SIGTERM and SIGINT on to the running step, and leave through the same clean-up."""
+def tell_steps() -> None:
+    """Interrupt the running step."""
+    import psutil
 
-    def stop(*_: object) -> None:
-        import psutil
-
-        for child in psutil.Process().children(recursive=True):
-            child.send_signal(signal.SIGINT)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for child in psutil.Process().children(recursive=True):
+        child.send_signal(signal.SIGINT)
 
 
 def main(given: list[str] | None = None) -> None:
@@ -92,7 +79,7 @@ def main(given: list[str] | None = None) -> None:
     parameters = vars(arguments(given))
     out = parameters.pop("out")
     console = Console(file=sys.stdout)  # the very stream: `sys.stdout` is another one while steps speak
-    with one_line_errors(), stopping_steps():
+    with one_line_errors(), ending_on_signals(tell_steps):
         result = train(out, parameters, console)
         role = ", ".join(result["aliases"]) or "kept"
         console.print(f"version {result['version']} ({role})", highlight=False)

@@ -9,13 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from longtail.cli.terminal import one_line_errors
+from longtail.cli.terminal import ending_on_signals, one_line_errors
 from longtail.errors import InvalidInput
 from serving.demo_lists import Lists, show
 from serving.local import LocalServing
@@ -93,8 +92,7 @@ def bring(args: argparse.Namespace, shop: Path, key: Path, console: Console) -> 
         words = ["simulate", "--out", str(shop), *size]
     else:
         words = ["import", args.dataset, args.data, "--out", str(shop)]
-    with console.status("simulating" if simulated else f"importing {args.data}"):
-        part("longtail.cli", *words, "--key-file", str(key))
+    part("longtail.cli", *words, "--key-file", str(key))  # it shows its own progress
     marker.write_text(wanted)
 
 
@@ -135,25 +133,10 @@ def closing(result: dict[str, Any], out: Path, console: Console) -> None:
         console.print(f"[bold]{name:<9}[/bold] {value}", highlight=False, soft_wrap=True)
 
 
-@contextlib.contextmanager
-def told_once() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does, also where a shell started it with SIGINT ignored."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def main(given: list[str] | None = None) -> None:
     """Run the demo."""
     args = arguments(given)
-    with one_line_errors(), told_once():
+    with one_line_errors(), ending_on_signals():
         demo(args, Console())
 
 

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from longtail.errors import LongtailError
 
 INTERRUPTED = 130
+
+
+@contextlib.contextmanager
+def ending_on_signals(tell: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the work through its clean-up, as Ctrl-C does, after `tell` has passed it on.
+
+    Also where a shell started the program with SIGINT ignored.
+    """
+
+    def stop(*_: object) -> None:
+        tell()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
