@@ -20,7 +20,7 @@ from longtail.engine.feature_log import read_feature_log
 from longtail.events import Requests, Shop
 from longtail.events.log import histories_before
 from longtail.features.batch import snapshots
-from longtail.features.history import LAST
+from longtail.engine.baked import LAST
 from longtail.features.request import feature_list
 from longtail.ranking.two_stage import Stage
 from longtail.retrieval import Retriever

@@ -1,4 +1,4 @@
-"""The people of a bundle: written with it, laid out for fast reading once per server, read by each request."""
+"""The people of an opened bundle: baked histories, live events since, and user features from Feast's online store."""
 
 from __future__ import annotations
 
@@ -9,119 +9,109 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from longtail.engine.baked import BakedPeople, write_people
 from longtail.engine.parts import Bundle
-from longtail.engine.people import People
+from longtail.engine.people import merged, unknown_features
 from longtail.errors import InvalidBundle
-from longtail.events import Log
-from longtail.features.history import LAST, HistoryStore, UserHistory, to_histories
+from longtail.events import Histories
+from longtail.features.batch import UserCategory
+from longtail.features.live import LiveStore, UserHistory, to_histories
 from longtail.features.offline import category_fingerprint
 from longtail.features.online import OnlineFeatures, materialise
+from longtail.metrics import DEGRADED
 
-USERS_FILE = "users.parquet"
-HISTORIES_FILE = "histories.parquet"
-_COLUMNS = ("item", "time", "kind", "strength", "quantity", "session")
+__all__ = ["DONE", "StoredPeople", "lay_out", "write_people"]
 DONE = "bundle"
 
 
-def write_people(
-    folder: Path, log: Log, user_ids: np.ndarray, segment: np.ndarray, segments: np.ndarray, last: int = LAST
-) -> None:
-    """Write `users.parquet` (id, segment name) and `histories.parquet` (the `last` newest interactions of each).
-
-    `user_ids` str [n_users] pseudonyms; `segment` int32 [n_users] index into `segments`, -1 unknown.
-    """
-    names = [None if s < 0 else str(segments[s]) for s in segment]
-    users = pa.table({"user_id": pa.array(user_ids, pa.string()), "segment": pa.array(names, pa.string())})
-    pq.write_table(users, Path(folder) / USERS_FILE)
-    positives = log.positives
-    stop = positives.indptr()[1:]
-    newest = positives.select(np.repeat(stop, np.diff(positives.indptr())) - np.arange(len(positives)) <= last)
-    columns = {"user": newest.user, **{name: getattr(newest, name) for name in _COLUMNS}}
-    pq.write_table(pa.table(columns), Path(folder) / HISTORIES_FILE)
-
-
-def read_histories(folder: Path, n_users: int, n_items: int) -> Log:
-    """The log of `histories.parquet`; user codes are rows of `users.parquet`, what it does not keep is neutral."""
-    table = pq.read_table(Path(folder) / HISTORIES_FILE)
-    columns = {name: table[name].to_numpy() for name in ("user", *_COLUMNS)}
-    n = table.num_rows
-    return Log(
-        **columns, value=np.zeros(n, np.float32), request=np.full(n, -1, np.int32), position=np.full(n, -1, np.int16),
-        propensity=np.full(n, np.nan, np.float32), n_users=n_users, n_items=n_items,
-    )  # fmt: skip
-
-
 def lay_out(bundle: Bundle, state: Path, progress: Callable[[int], None] | None = None) -> Path:
-    """Fill the online store and the history store of a bundle under `state`, once; return their folder.
+    """Fill Feast's online store for a bundle under `<state>/people/<version>`, once; return that folder.
 
-    Live events that the history store already has stay when they are newer than the bundle.
+    `progress` hears how many people were written since it last heard. Several processes may do it at the same time.
 
     Raises:
-        InvalidBundle: the bundle's people cannot be read.
+        InvalidBundle: the bundle's user features cannot be read or do not belong to it.
     """
-    folder = Path(state) / "people"
-    marker = folder / DONE
-    if marker.is_file() and marker.read_text() == bundle.manifest.version:
+    folder = Path(state) / "people" / bundle.manifest.version
+    if (folder / DONE).is_file():
         return folder
-    marker.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(beside, ignore_errors=True)
     try:
-        user_ids = pq.read_table(bundle.folder / USERS_FILE, columns=["user_id"])["user_id"].to_numpy(False)
-        log = read_histories(bundle.folder, len(user_ids), len(bundle.catalogue))
-        shutil.rmtree(folder / "features", ignore_errors=True)
-        contents = materialise(bundle.folder, folder / "features", progress=progress)
-    except (OSError, KeyError, pa.ArrowException) as error:
+        contents = materialise(bundle.folder, beside / "features", progress=progress)
+        if contents.as_of != bundle.as_of or contents.categories != category_fingerprint(bundle.catalogue.categories):
+            raise InvalidBundle(
+                f"{bundle.folder}: the user features belong to another catalogue or moment: train again"
+            )
+        (beside / DONE).write_text(bundle.manifest.version)
+        if not (folder / DONE).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(beside, folder)
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        if (folder / DONE).is_file():  # another process was first
+            return folder
         raise InvalidBundle(f"{bundle.folder} cannot be read ({type(error).__name__}: {error}): train again") from error
-    if contents.as_of != bundle.as_of or contents.categories != category_fingerprint(bundle.catalogue.categories):
-        raise InvalidBundle(f"{bundle.folder}: the user features belong to another catalogue or moment: train again")
-    store = HistoryStore(folder / "history.db")
-    store.materialise(log, user_ids, bundle.catalogue.item_ids, bundle.as_of)
-    store.close()
-    beside = folder / f".{DONE}.{os.getpid()}"
-    beside.write_text(bundle.manifest.version)
-    os.replace(beside, marker)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 
 class StoredPeople:
-    """People from the stores that `lay_out` filled; `pseudonym` turns a caller's user id into the stored one."""
+    """`PeopleStore` over a bundle, the folder that `lay_out` filled for it, and a live store.
 
-    def __init__(self, bundle: Bundle, folder: Path, pseudonym: Callable[[str], str] = str) -> None:
-        self._bundle, self._pseudonym = bundle, pseudonym
+    `pseudonym` turns a caller's user id into the stored one. Without `live` only the baked histories are read.
+    """
+
+    def __init__(
+        self, bundle: Bundle, folder: Path, pseudonym: Callable[[str], str] = str, live: LiveStore | None = None
+    ) -> None:
+        self._bundle, self._pseudonym, self._live = bundle, pseudonym, live
+        self._baked = BakedPeople.open(bundle.folder)
         self._features = OnlineFeatures(folder / "features")
-        self._histories = HistoryStore(folder / "history.db")
-        self._items = {item_id: code for code, item_id in enumerate(bundle.catalogue.item_ids)}
-        users = pq.read_table(bundle.folder / USERS_FILE)
-        codes = {name: code for code, name in enumerate(bundle.fallback.segments)}
-        ids = np.array([user_id.encode() for user_id in users["user_id"].to_pylist()], "S")
-        segment = np.array([codes.get(s, -1) for s in users["segment"].to_pylist()], np.int32)
-        order = np.argsort(ids)
-        # A sorted byte array takes a tenth of a dict's memory, and one search is a microsecond.
-        self._ids, self._segment = ids[order], segment[order]
+        # The segments of the fallback lists may stand in another order than those of the people; -1 stays -1.
+        self._segment = np.array([*(bundle.segment_code(s) for s in self._baked.segments), -1], np.int32)
 
-    def read(self, user_ids: Sequence[str | None]) -> People:
+    async def histories(self, user_ids: Sequence[str | None]) -> tuple[Histories, np.ndarray, list[str]]:
         """See `PeopleStore`."""
-        stored = ["" if user_id is None else self._pseudonym(user_id) for user_id in user_ids]
+        stored = self._stored(user_ids)
+        rows = self._baked.ids.find(stored)
+        rows[[user_id is None for user_id in user_ids]] = -1
+        history, segment = self._baked.histories(rows), self._segment[self._baked.segment_of(rows)]
         known = [b for b, user_id in enumerate(user_ids) if user_id is not None]
-        nothing = self._histories.load("", 0)
-        histories: list[UserHistory] = [nothing] * len(stored)
-        for b in known:
-            histories[b] = self._histories.load(stored[b])
-        people = People.nobody(len(stored))
-        user, categories = people.user, people.categories
+        if self._live is None or not known:
+            return history, segment, []
+        try:
+            found = await self._live.load([stored[b] for b in known], self._bundle.as_of, self._baked.last)
+        except Exception as error:  # noqa: BLE001 - a stage boundary: what is baked stands in
+            cause = getattr(error, "cause", type(error).__name__)
+            DEGRADED.labels("live", cause).inc()
+            return history, segment, [f"live: {cause}"]
+        if any(map(len, found)):
+            whole = [UserHistory.empty()] * len(stored)
+            for b, live in zip(known, found, strict=True):
+                whole[b] = live
+            items = list(dict.fromkeys(item for live in found for item in live.item_id))
+            codes = dict(zip(items, self._bundle.codes.find(items).tolist(), strict=True))
+            history = merged(history, to_histories(whole, codes), self._baked.last)
+        return history, segment, []
+
+    async def features(self, user_ids: Sequence[str | None]) -> tuple[dict[str, np.ndarray], UserCategory]:
+        """See `PeopleStore`."""
+        stored = self._stored(user_ids)
+        known = [b for b, user_id in enumerate(user_ids) if user_id is not None]
+        if len(known) == len(stored):
+            return await self._features.rows(stored)
+        user, categories = unknown_features(len(stored))
         if known:
-            found, rows = self._features.rows([stored[b] for b in known])
+            found, rows = await self._features.rows([stored[b] for b in known])
             place = np.full(len(stored), -1, np.int64)
             place[known] = np.arange(len(known))
             user = {name: np.where(place < 0, 0, column[place]) for name, column in found.items()}
             categories = rows.take(place)
-        return People(to_histories(histories, self._items), user, categories, self._segments(stored))
+        return user, categories
 
-    def _segments(self, stored: Sequence[str]) -> np.ndarray:
-        wanted = np.array([s.encode("utf-8", "replace") for s in stored])
-        if not len(self._ids):
-            return np.full(len(stored), -1, np.int32)
-        place = np.minimum(np.searchsorted(self._ids, wanted), len(self._ids) - 1)
-        return np.where(self._ids[place] == wanted, self._segment[place], -1).astype(np.int32)
+    def _stored(self, user_ids: Sequence[str | None]) -> list[str]:
+        # Half a surrogate pair is legal in JSON and in no store: as "?" it is just somebody who is unknown.
+        ids = ["" if u is None else self._pseudonym(u) for u in user_ids]
+        return [i if i.isascii() else i.encode("utf-8", "replace").decode() for i in ids]

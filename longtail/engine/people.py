@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import fields
 from datetime import datetime
 from typing import Protocol
 
@@ -16,29 +16,29 @@ from longtail.features.definitions import USER_SNAPSHOT
 from longtail.schema import EVENT_CODE, EVENT_STRENGTH
 
 SESSION_GAP_US = 30 * 60 * 1_000_000
-
-
-@dataclass(frozen=True)
-class People:
-    """What is stored of B people: their positive histories, `user` int64 [B] columns, category rows, `segment` [B]."""
-
-    history: Histories
-    user: dict[str, np.ndarray]
-    categories: UserCategory
-    segment: np.ndarray
-
-    @staticmethod
-    def nobody(n: int) -> People:
-        """n people of whom nothing is stored."""
-        user = {name: np.zeros(n, np.int64) for name in USER_SNAPSHOT}
-        return People(Histories.empty(n), user, UserCategory.empty(n), np.full(n, -1, np.int32))
+COLUMNS = tuple(f.name for f in fields(Histories) if f.name != "indptr")
 
 
 class PeopleStore(Protocol):
-    """Reads people by the ids that callers send; pseudonymising them is the store's business."""
+    """Reads people by the ids that callers send; pseudonymising them is the store's business.
 
-    def read(self, user_ids: Sequence[str | None]) -> People:
-        """The people [B]; None and unknown ids have nothing stored."""
+    The two reads are apart, because only the histories are needed to ask for candidates.
+    """
+
+    async def histories(self, user_ids: Sequence[str | None]) -> tuple[Histories, np.ndarray, list[str]]:
+        """Positive histories [B] in the bundle's item codes, the person's segment int32 [B] (-1 unknown), and causes.
+
+        None and unknown ids have nothing stored. A cause, such as `live: timeout`, names a part that did not answer
+        and is missing from the histories; the store has counted it already.
+        """
+
+    async def features(self, user_ids: Sequence[str | None]) -> tuple[dict[str, np.ndarray], UserCategory]:
+        """`USER_SNAPSHOT` columns int64 [B] each, zeros for unknown people, and their category rows [B]."""
+
+
+def unknown_features(n: int) -> tuple[dict[str, np.ndarray], UserCategory]:
+    """What `PeopleStore.features` reads of n people of whom nothing is stored."""
+    return {name: np.zeros(n, np.int64) for name in USER_SNAPSHOT}, UserCategory.empty(n)
 
 
 def micros(time: datetime) -> int:
@@ -46,53 +46,72 @@ def micros(time: datetime) -> int:
     return round(time.timestamp() * 1_000_000)
 
 
+def merged(first: Histories, second: Histories, last: int | None = None) -> Histories:
+    """The histories [B] of both, each person's oldest first; at equal times those of `first` come first.
+
+    `last` keeps only the newest events of each person.
+    """
+    rows = np.concatenate([first.rows, second.rows])
+    columns = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in COLUMNS}
+    order = np.lexsort((columns["time"], rows))
+    both = Histories(first.indptr + second.indptr, **{name: values[order] for name, values in columns.items()})
+    return both if last is None else kept(both, both.age() < last)
+
+
+def kept(history: Histories, keep: np.ndarray) -> Histories:
+    """The events of a mask bool [nnz]."""
+    if keep.all():
+        return history
+    indptr = np.concatenate([[0], np.cumsum(keep)])[history.indptr].astype(np.int64)
+    return Histories(indptr, **{name: getattr(history, name)[keep] for name in COLUMNS})
+
+
 def requests_of(
-    instances: Sequence[Instance], people: People, codes: Sequence[np.ndarray], segment: np.ndarray, now: int
+    instances: Sequence[Instance], history: Histories, codes: Sequence[np.ndarray], segment: np.ndarray, now: int
 ) -> Requests:
     """The requests [B]: stored histories, then this session's events of items the shop knows.
 
     `codes[b]` int64 are the item indices of the instance's `context.events` (-1 unknown). Events that claim to be later
-    than the request count as just before it.
+    than the request count as just before it; an event that is stored already (same item, type and moment) counts once.
     """
     times = np.array([micros(i.context.timestamp) if i.context.timestamp else now for i in instances], np.int64)
-    parts = [
-        _with_session(people.history.take(np.array([b])), instance, codes[b], int(times[b]))
-        for b, instance in enumerate(instances)
-    ]
-    indptr = np.concatenate([[0], np.cumsum([len(p.item) for p in parts])]).astype(np.int64)
-    columns = ("item", "time", "kind", "strength", "quantity", "session")
-    joined = {c: np.concatenate([getattr(p, c) for p in parts]) for c in columns}
-    return Requests(times, np.full(len(instances), -1, np.int32), segment.astype(np.int32), Histories(indptr, **joined))
+    history = kept(history, history.time < times[history.rows])
+    if any(i.context.events for i in instances):
+        history = merged(history, _sessions(instances, history, codes, times))
+    return Requests(times, np.full(len(instances), -1, np.int32), segment.astype(np.int32), history)
 
 
-def _with_session(history: Histories, instance: Instance, codes: np.ndarray, now: int) -> Histories:
-    """One person's history strictly before `now`, with the session's events merged in by time."""
-    past = history.time < now
-    if not past.all():
-        history = replace(history, indptr=np.array([0, past.sum()], np.int64), **_columns(history, past))
-    events = [
-        (min(micros(e.timestamp), now - 1) if e.timestamp else now - 1, code, e.event_type, e.quantity)
-        for e, code in zip(instance.context.events, codes, strict=True)
-        if code >= 0 and EVENT_STRENGTH[e.event_type] > 0
-    ]
-    if not events:
-        return history
-    events.sort(key=lambda e: e[0])  # stable: events of one instant keep the order in which they were sent
-    time = np.array([e[0] for e in events], np.int64)
-    last_time, last_session = (history.time[-1], history.session[-1]) if len(history.time) else (-SESSION_GAP_US, -1)
-    session = last_session if time[0] - last_time < SESSION_GAP_US and last_session >= 0 else last_session + 1
-    new = {
-        "item": np.array([e[1] for e in events], np.int32),
-        "time": time,
-        "kind": np.array([EVENT_CODE[e[2]] for e in events], np.int8),
-        "strength": np.array([EVENT_STRENGTH[e[2]] for e in events], np.float32),
-        "quantity": np.array([e[3] for e in events], np.float32),
-        "session": np.full(len(events), session, np.int32),
-    }
-    both = {name: np.concatenate([getattr(history, name), values]) for name, values in new.items()}
-    order = np.argsort(both["time"], kind="stable")
-    return Histories(np.array([0, len(order)], np.int64), **{name: values[order] for name, values in both.items()})
+def _sessions(
+    instances: Sequence[Instance], history: Histories, codes: Sequence[np.ndarray], times: np.ndarray
+) -> Histories:
+    """The events of interest that came with each instance and are not stored yet, oldest first."""
+    rows: list[tuple] = []
+    lengths = [0]
+    for b, instance in enumerate(instances):
+        now, stored = int(times[b]), slice(history.indptr[b], history.indptr[b + 1])
+        columns = (history.time, history.item, history.kind)
+        known = set(zip(*(column[stored].tolist() for column in columns), strict=True))
+        events = [
+            (now - 1 if e.timestamp is None else min(micros(e.timestamp), now - 1), int(code), e.event_type, e.quantity)
+            for e, code in zip(instance.context.events, codes[b], strict=True)
+            if code >= 0 and EVENT_STRENGTH[e.event_type] > 0
+        ]
+        events = [e for e in events if (e[0], e[1], EVENT_CODE[e[2]]) not in known]
+        events.sort(key=lambda e: e[0])  # stable: events of one instant keep the order in which they were sent
+        session = _session(history, stored, events[0][0]) if events else 0
+        rows += [(c, t, EVENT_CODE[kind], EVENT_STRENGTH[kind], n, session) for t, c, kind, n in events]
+        lengths.append(len(events))
+    item, time, kind, strength, quantity, session_code = zip(*rows, strict=True) if rows else ((),) * 6
+    return Histories(
+        np.cumsum(lengths).astype(np.int64), np.array(item, np.int32), np.array(time, np.int64),
+        np.array(kind, np.int8), np.array(strength, np.float32), np.array(quantity, np.float32),
+        np.array(session_code, np.int32),
+    )  # fmt: skip
 
 
-def _columns(history: Histories, keep: np.ndarray) -> dict[str, np.ndarray]:
-    return {c: getattr(history, c)[keep] for c in ("item", "time", "kind", "strength", "quantity", "session")}
+def _session(history: Histories, stored: slice, first: int) -> int:
+    """The code of a session whose first event is at `first`: the stored one goes on unless it ended long before."""
+    if stored.start == stored.stop:
+        return 0
+    time, session = int(history.time[stored.stop - 1]), int(history.session[stored.stop - 1])
+    return session if first - time < SESSION_GAP_US and session >= 0 else session + 1

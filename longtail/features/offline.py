@@ -2,7 +2,8 @@
 
 `item_features.parquet` and `user_features.parquet` hold one row per entity and stamp; `user_category_features.parquet`
 one row per user and stamp, with equally long lists: the category codes ascending, and a list per column. Timestamps
-are microseconds in UTC. Entities without an event before a stamp have no row.
+are microseconds in UTC. Entities without an event before a stamp have no row. `user_online_features.parquet`, made by
+`online.write_online_file`, holds the newest stamp of both user files as one list per user.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from longtail.features.definitions import ITEM_SNAPSHOT, USER_CATEGORY_SNAPSHOT,
 ITEM_FILE = "item_features.parquet"
 USER_FILE = "user_features.parquet"
 USER_CATEGORY_FILE = "user_category_features.parquet"
+ONLINE_FILE = "user_online_features.parquet"
 EVENT_TIME = "event_timestamp"
 CREATED = "created_timestamp"
 CATEGORIES = "categories"
+ROW = "row"
 FINGERPRINT = b"longtail.categories"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -71,14 +72,14 @@ def test_online_rows_are_the_training_rows(taken: batch.Snapshots, store: Path):
     assert read.contents.categories == offline.category_fingerprint(make_catalogue().categories)
     users = np.array([*range(25), -1])
     expected = user_features_at(taken, users, np.full(26, STAMPS[-1] + 5))
-    assert_same(read.rows([*USER_IDS, "nobody"]), expected)
-    row, categories = read.user_row("u03")
+    assert_same(asyncio.run(read.rows([*USER_IDS, "nobody"])), expected)
+    row, categories = asyncio.run(read.user_row("u03"))
     assert row == {name: int(column[3]) for name, column in taken.user(STAMPS[-1]).items()}
     np.testing.assert_array_equal(categories.category, taken.user_category(STAMPS[-1]).take(np.array([3])).category)
 
 
 def test_an_unknown_user_reads_zeros(store: Path):
-    row, categories = online.OnlineFeatures(store).user_row("nobody")
+    row, categories = asyncio.run(online.OnlineFeatures(store).user_row("nobody"))
     assert list(row) == list(USER_SNAPSHOT) and not any(row.values()) and len(categories.category) == 0
 
 
@@ -91,8 +92,8 @@ def test_a_store_does_not_go_back_in_time_unasked(taken: batch.Snapshots, tmp_pa
         online.materialise(tmp_path / "old", tmp_path / "store")
     online.materialise(tmp_path / "old", tmp_path / "store", allow_older=True)
     for open_reader, stamp in ((reader, STAMPS[1]), (online.OnlineFeatures(tmp_path / "store"), STAMPS[0])):
-        assert open_reader.user_row("u03")[0]["n_all"] == taken.user(stamp)["n_all"][3]
-    assert reader.user_row("u05")[0]["n_all"] == 0
+        assert asyncio.run(open_reader.user_row("u03"))[0]["n_all"] == taken.user(stamp)["n_all"][3]
+    assert asyncio.run(reader.user_row("u05"))[0]["n_all"] == 0
 
 
 def test_missing_files_and_stores_are_one_clear_line(tmp_path: Path):
@@ -114,7 +115,7 @@ def test_feast_joins_the_same_rows(taken: batch.Snapshots, features: Path, store
         }
     )
     feast = online.local_store(store)
-    frame = feast.get_historical_features(entities, feast.get_feature_service(online.SERVICE)).to_df()
+    frame = feast.get_historical_features(entities, feast.get_feature_service("training_user")).to_df()
     frame = frame.sort_values("row")
     row, categories = user_features_at(taken, users, times)
     for name in USER_SNAPSHOT:
@@ -136,5 +137,25 @@ def test_the_repository_applies_as_it_stands(features: Path, tmp_path: Path, mon
     monkeypatch.syspath_prepend(repository)
     apply_total(load_repo_config(repository, repository / "feature_store.yaml"), repository, True)
     store = FeatureStore(repo_path=str(repository))
-    assert {view.name for view in store.list_feature_views()} == {"item_daily", "user_daily", "user_category_daily"}
-    assert {service.name for service in store.list_feature_services()} == {"recommender_user", "recommender_item"}
+    assert {view.name for view in store.list_feature_views()} == {
+        "item_daily", "user_daily", "user_category_daily", "user_online",
+    }  # fmt: skip
+    services = {service.name for service in store.list_feature_services()}
+    assert services == {"recommender_user", "training_user", "recommender_item"}
+
+
+def test_feasts_own_materialisation_fills_the_same_store(features: Path, store: Path, tmp_path: Path):
+    """The way of a store that is no file: Feast reads the written file, and a request reads what it stored."""
+    online.write_online_file(features)
+    feast = online.local_store(tmp_path)
+    online.apply_views(feast, features)
+    feast.materialize(
+        pd.Timestamp(STAMPS[0], unit="us", tz="UTC").to_pydatetime(),
+        pd.Timestamp(STAMPS[-1] + 1, unit="us", tz="UTC").to_pydatetime(),
+        [online.VIEW],
+    )
+    ids = [*USER_IDS, "nobody"]
+    expected = asyncio.run(online.OnlineFeatures(store).rows(ids))
+    assert_same(asyncio.run(online.OnlineFeatures(feast).rows(ids)), expected)
+    served = feast.get_online_features(feast.get_feature_service("recommender_user"), [{"user_id": "u03"}]).to_dict()
+    assert served["row"][0][: len(USER_SNAPSHOT)] == [int(column[3]) for column in expected[0].values()]
