@@ -2,5 +2,6 @@
 
 from longtail.surfaces.bound import BoundSurface, BoundSurfaces
 from longtail.surfaces.config import Surface, Surfaces
+from longtail.surfaces.watch import SurfacesWatch
 
-__all__ = ["BoundSurface", "BoundSurfaces", "Surface", "Surfaces"]
+__all__ = ["BoundSurface", "BoundSurfaces", "Surface", "Surfaces", "SurfacesWatch"]
