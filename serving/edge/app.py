@@ -5,7 +5,6 @@ KServe's path through FastAPI costs more than some stages of the engine; this on
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -13,13 +12,11 @@ import orjson
 from kserve import InferRequest, InferResponse
 
 from longtail.errors import LongtailError
-from longtail.metrics import EDGE_ERRORS
 from serving.edge.guard import Entry, Guard, Guarded
 from serving.edge.http import JSON, App, Body, ClientGone, Header, Receive, Refusal, Scope, Send, refuse, respond
 from serving.edge.v2_rest import INFER, JSON_LENGTH, read, write
 
 PREDICT = "/v1/models/recommender:predict"
-logger = logging.getLogger("longtail.edge")
 
 
 class Answers(Protocol):
@@ -46,7 +43,6 @@ class Edge:
     def __init__(self, inner: App, model: Answers, guard: Guard, pages: Mapping[str, Page] | None = None) -> None:
         self._model, self._guard, self._pages = model, guard, pages or {}
         self._inner = Guarded(inner, guard)
-        self._seen: set[tuple[str, int]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
@@ -84,7 +80,7 @@ class Edge:
         except LongtailError as error:
             status, answer = error.http_status, orjson.dumps({"error": str(error)})
         except Exception as error:  # noqa: BLE001 - the server's edge: one bad request must not end a connection
-            status, answer = 500, self._failed(entry, error)
+            status, answer = 500, self._inner.failures.told(entry.request_id, error)
         return await respond(send, status, answer, entry.request_id, kind, headers)
 
     async def _infer(self, scope: Scope, body: bytes) -> tuple[bytes, bytes, tuple[Header, ...]]:
@@ -94,20 +90,3 @@ class Edge:
         if json_length is None:
             return answer, JSON, ()
         return answer, b"application/octet-stream", ((JSON_LENGTH, b"%d" % json_length),)
-
-    def _failed(self, entry: Entry, error: Exception) -> bytes:
-        """Count and log what nobody expected: with its traceback once for each place, then in a line."""
-        EDGE_ERRORS.labels(type(error).__name__).inc()
-        place = (type(error).__name__, _line(error))
-        known = place in self._seen
-        self._seen.add(place)
-        request_id = entry.request_id.decode()
-        logger.error("request %s failed: %s: %s", request_id, place[0], error, exc_info=None if known else error)
-        return orjson.dumps({"error": f"internal error; the server's log tells of request {request_id}"})
-
-
-def _line(error: Exception) -> int:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace.tb_lineno if trace is not None else 0

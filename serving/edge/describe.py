@@ -22,6 +22,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "device": "Kind of device, such as phone.",
         "timestamp": "The moment the list is for, with its offset from UTC; now if left out.",
         "request_id": "Id of this list, to be sent back with the events it causes; made up if left out.",
+        "session_id": "The visit, as in the events; goes into the impression log.",
         "trace": "The same as `trace` beside `context`.",
     },
     "SessionEvent": {

@@ -12,13 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from longtail.errors import InvalidInput
 from longtail.metrics import CONFIG_REFUSED
 from longtail.yaml_model import load_yaml
+from serving.edge.config import GuardConfig
+from serving.edge.failures import Failures
 from serving.edge.http import (
     DRAIN_BYTES,
     REQUEST_ID,
@@ -30,57 +29,15 @@ from serving.edge.http import (
     Scope,
     Send,
     refuse,
+    respond,
     too_large,
 )  # fmt: skip
-from serving.edge.keys import NAME, Keys
+from serving.edge.keys import Keys
 from serving.edge.rate import TokenBuckets
 
 LOOK_EVERY_S = 1.0
-PUBLIC = (
-    "/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json",
-    "/v2/health/live", "/v2/health/ready", "/v1/models/recommender", "/v2/models/recommender/ready",
-)  # fmt: skip
 _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 logger = logging.getLogger("longtail.edge")
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Key(_Strict):
-    """One API key: its name, and the sha256 that `python -m serving.edge.keys new NAME` prints."""
-
-    name: Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Rate(_Strict):
-    """Requests of one caller: `burst` at once, then `per_second`."""
-
-    per_second: Annotated[float, Field(gt=0, le=1e6)]
-    burst: Annotated[float, Field(ge=1, le=1e6)] = 100
-
-
-class GuardConfig(_Strict):
-    """The edge's configuration. Empty: everyone may ask, as often as they like, 1 MiB at a time.
-
-    `rate` counts by key, and by client address where no key is asked for. `public` paths can be read (GET, HEAD)
-    without a key, whatever the rate: probes and Prometheus ask for them.
-    """
-
-    keys: tuple[Key, ...] = ()
-    rate: Rate | None = None
-    max_body_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 1 << 20
-    body_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
-    public: tuple[str, ...] = PUBLIC
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> GuardConfig:
-        names = [key.name for key in self.keys]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"keys: {sorted(twice)} named twice; give a new key a new name, then remove the old one")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +143,7 @@ class Guarded:
     """ASGI middleware: only what the guard lets in reaches `app`, with a body of bounded size and time."""
 
     def __init__(self, app: App, guard: Guard) -> None:
-        self.app, self.guard = app, guard
+        self.app, self.guard, self.failures = app, guard, Failures()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection; what is not HTTP passes through."""
@@ -201,7 +158,7 @@ class Guarded:
         """Hand an admitted request to the app."""
         body = Body(receive, self.guard.config.max_body_bytes, self.guard.config.body_timeout_s)
         late: Refusal | None = None
-        started = False
+        started = ended = False
 
         async def limited() -> Message:
             nonlocal late
@@ -216,19 +173,25 @@ class Guarded:
                 return {"type": "http.disconnect"}
 
         async def stamped(message: Message) -> None:
-            nonlocal started
+            nonlocal started, ended
             if late is not None and not started:
                 return  # the app says that its client went away; the client hears the real reason below
             if message["type"] == "http.response.start":
                 started = True
                 message = {**message, "headers": [*message.get("headers", ()), (REQUEST_ID, entry.request_id)]}
+            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
         try:
             await self.app(scope, limited, stamped)
-        except Exception:
+        except Exception as error:
             if late is None:
-                raise
+                if started and not ended:
+                    raise  # half an answer is out: only closing the connection tells the client so
+                # An answer that is whole needs nothing more; raising on would close the connection under it.
+                answer = self.failures.told(entry.request_id, error)
+                if not started:
+                    await respond(send, 500, answer, entry.request_id)
         if late is not None and not started:
             await refuse(late, receive, send, entry.request_id)
 

@@ -232,3 +232,21 @@ def test_keys_are_256_bits_and_known_by_digest_only():
 def test_callers_are_told_apart_by_what_one_subscriber_gets(host, caller):
     assert address_of({"client": (host, 5)}) == caller
     assert address_of({}) == "unknown"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_app_that_breaks_is_answered_for_and_its_client_told_no_inside(when):
+    async def broken(scope, receive, send):
+        if when == "after":
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+            await send({"type": "http.response.body", "body": b"own words"})
+        raise ZeroDivisionError("inside")
+
+    async def go() -> httpx.Response:
+        transport = httpx.ASGITransport(Guarded(broken, guard_of()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://edge") as client:
+            return await client.post("/x")
+
+    answer = asyncio.run(go())
+    assert answer.status_code == 500 and "inside" not in answer.text
+    assert answer.text == "own words" if when == "after" else answer.json()["error"]
