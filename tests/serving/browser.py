@@ -1,0 +1,149 @@
+"""A real browser on the playground: Chromium from the system's packages, headless, with a profile of its own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from serving.process import LOOPBACK, stop
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+)  # fmt: skip
+SIZE = (1440, 1000)
+
+
+def missing() -> str | None:
+    """Why there is no browser here, None where there is one."""
+    for program in ("chromium", "chromedriver"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed (apt-get install chromium chromium-driver)"
+    return None
+
+
+class Page:
+    """The playground in a browser, as a person sees it."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+        self.lists = 0
+
+    def open(self, url: str) -> Page:
+        self.driver.get(url)
+        self.lists = 0
+        return self.wait()
+
+    def run(self, script: str, *arguments: object) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def all(self, selector: str) -> list[Any]:
+        return self.driver.find_elements("css selector", selector)
+
+    def one(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def text(self, selector: str) -> str:
+        return self.one(selector).text
+
+    def shown(self) -> list[str]:
+        """Item ids of the list, best first."""
+        return self.run("return [...document.querySelectorAll('.tile')].map(t => t.dataset.item)")
+
+    def click(self, selector: str, n: int = 0) -> None:
+        """Click as a mouse does: on what lies on top there."""
+        node = self.all(selector)[n]
+        self.run("arguments[0].scrollIntoView({block: 'center'})", node)
+        node.click()
+
+    def press(self, *keys: str) -> None:
+        """Keys go where the focus is."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def wait(self, timeout_s: float = 30) -> Page:
+        """Until one more list stands on the screen than after the last wait."""
+        self.until(lambda: int(self.run("return document.body.dataset.lists || 0")) > self.lists, timeout_s, "a list")
+        self.lists = int(self.run("return document.body.dataset.lists"))
+        return self
+
+    def until(self, true: Callable[[], object], timeout_s: float = 15, what: str = "it") -> None:
+        deadline = time.monotonic() + timeout_s
+        while not true():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no {what} after {timeout_s} s; the page says: {self.text('body')[:400]}")
+            time.sleep(0.03)
+
+    def settle(self) -> None:
+        """Until nothing moves any more."""
+        moving = (
+            "return document.getAnimations().some(a => a.playState === 'running') "
+            " || document.fonts.status !== 'loaded'"
+        )
+        self.until(lambda: not self.run(moving), what="end of the movement")
+
+    def complaints(self) -> list[str]:
+        """What the browser's console holds: refused resources and scripts that failed."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def dark(self, on: bool = True) -> None:
+        value = "dark" if on else "light"
+        feature = {"features": [{"name": "prefers-color-scheme", "value": value}]}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", feature)
+
+    def resize(self, width: int, height: int, scale: float = 1) -> None:
+        view = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", view)
+
+
+@contextmanager
+def browser() -> Iterator[Page]:
+    """A page in a fresh browser."""
+    from selenium import webdriver
+
+    folder = tempfile.mkdtemp(prefix="longtail-browser-")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for flag in (*FLAGS, f"--user-data-dir={folder}", "--window-size={},{}".format(*SIZE)):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        page = Page(driver)
+        page.resize(*SIZE)
+        yield page
+    finally:
+        driver.quit()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def playground(bundle: Path, url: str, log: Path, words: Sequence[str] = ()) -> Iterator[str]:
+    """The address of a playground process on a free port."""
+    from serving.process import spawn
+
+    flags = ["--bundle", str(bundle), "--url", url, "--port", "0", *words]
+    process = spawn([sys.executable, "-m", "serving.playground", *flags], log)
+    try:
+        yield address(process, log)
+    finally:
+        stop(process)
+
+
+def address(process: subprocess.Popen, log: Path, timeout_s: float = 60) -> str:
+    """What the playground says where it is."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and process.poll() is None:
+        for line in log.read_text().splitlines() if log.is_file() else []:
+            if line.startswith(f"playground: http://{LOOPBACK}:"):
+                return line.split()[1]
+        time.sleep(0.05)
+    raise AssertionError(f"the playground did not start: {log.read_text()[-600:]}")
