@@ -23,7 +23,8 @@ from serving.lean import keep_out
 
 keep_out()
 
-from longtail.engine.feature_log import read_feature_log  # noqa: E402
+from longtail.engine.bundle import ranker_name  # noqa: E402
+from longtail.engine.impressions import Impression, read_impressions  # noqa: E402
 from longtail.engine.parts import Bundle  # noqa: E402
 from longtail.events import Histories, Requests  # noqa: E402
 from longtail.retrieval import Retriever  # noqa: E402
@@ -42,27 +43,27 @@ def ask(connection: http.client.HTTPConnection, user_id: str, k: int) -> tuple[f
     return (time.perf_counter() - start) * 1e3, answer
 
 
-def as_requests(rows: list[dict]) -> list[Requests]:
-    """The requests that were served, from the feature log."""
+def as_requests(rows: list[Impression]) -> list[Requests]:
+    """The requests that were served, from the impression log."""
     out = []
     for row in rows:
-        n = len(row["history_item"])
+        n = len(row.history_item)
         ones = np.ones(n, np.float32)
         history = Histories(
-            np.array([0, n]), np.array(row["history_item"], np.int32), np.array(row["history_time"], np.int64),
+            np.array([0, n]), np.array(row.history_item, np.int32), np.array(row.history_time, np.int64),
             np.ones(n, np.int8), ones, ones, np.zeros(n, np.int32),
         )  # fmt: skip
-        segment = np.array([row["segment"]], np.int32)
-        out.append(Requests(np.array([row["time_us"]]), np.array([-1], np.int32), segment, history))
+        segment = np.array([row.segment], np.int32)
+        out.append(Requests(np.array([row.time]), np.array([-1], np.int32), segment, history))
     return out
 
 
-def raw(bundle: Path, served: list[tuple[dict, np.ndarray]], candidates: int) -> dict[str, list[float]]:
+def raw(bundle: Path, served: list[tuple[Impression, np.ndarray]], candidates: int) -> dict[str, list[float]]:
     """Milliseconds of the unavoidable parts, per request."""
     import xgboost
 
     retriever = Retriever.load(bundle / "retrieval")
-    booster = xgboost.Booster(model_file=bundle / "ranker" / "ranker" / "1" / "xgboost.ubj")
+    booster = xgboost.Booster(model_file=bundle / "ranker" / ranker_name(bundle) / "1" / "xgboost.ubj")
     booster.set_param({"nthread": 1})
     tower = next((s for s in retriever.sources if s.kind == "vectors"), None)
     out: dict[str, list[float]] = {"retrieval": [], "xgboost": []} | ({"vector_index": []} if tower else {})
@@ -93,10 +94,10 @@ def main() -> None:
     stages: dict[str, list[float]] = {}
     total, levels = [], set()
     with TemporaryDirectory() as state:
-        log = Path(state) / "features"
-        extra = ["--candidates", str(args.candidates)]
+        log = Path(state) / "impressions"
+        extra = ["--candidates", str(args.candidates), "--impression_features", "candidates"]
         begin = time.perf_counter()
-        with LocalServing(args.bundle, Path(state), clock="data", feature_log=log, extra=extra) as serving:
+        with LocalServing(args.bundle, Path(state), clock="data", impressions=log, extra=extra) as serving:
             started = time.perf_counter() - begin
             connection = http.client.HTTPConnection("127.0.0.1", serving.http_port)
             for user in users[:20]:
@@ -107,7 +108,7 @@ def main() -> None:
                 levels.add(answer["level"])
                 for name, value in answer["timings_ms"].items():
                     stages.setdefault(name, []).append(value)
-        served = [(row, features) for row, features in read_feature_log(log) if len(features)][-len(users) :]
+        served = [(row, features) for row, features in read_impressions(log) if len(features)][-len(users) :]
     bare = raw(args.bundle, served, args.candidates)
     catalogue = len(Bundle.open(args.bundle, contents=False).catalogue)
     report = {

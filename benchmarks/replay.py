@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from longtail.engine.feature_log import read_feature_log
+from longtail.engine.baked import LAST
+from longtail.engine.impressions import Impression, read_impressions
 from longtail.events import Requests, Shop
 from longtail.events.log import histories_before
 from longtail.features.batch import snapshots
-from longtail.engine.baked import LAST
 from longtail.features.request import feature_list
 from longtail.ranking.two_stage import Stage
 from longtail.retrieval import Retriever
@@ -30,12 +30,12 @@ from serving.local import LocalServing
 CANDIDATES = 500
 
 
-def serve(bundle: Path, users: list[str]) -> list[tuple[dict, np.ndarray]]:
-    """What the feature log says after one list for each user."""
+def serve(bundle: Path, users: list[str]) -> list[tuple[Impression, np.ndarray]]:
+    """What the impression log says after one list for each user."""
     with TemporaryDirectory() as state:
-        log = Path(state) / "features"
-        extra = ["--candidates", str(CANDIDATES)]
-        with LocalServing(bundle, Path(state), clock="data", feature_log=log, extra=extra) as serving:
+        log = Path(state) / "impressions"
+        extra = ["--candidates", str(CANDIDATES), "--impression_features", "candidates"]
+        with LocalServing(bundle, Path(state), clock="data", impressions=log, extra=extra) as serving:
             connection = http.client.HTTPConnection("127.0.0.1", serving.http_port)
             for user in users:
                 body = json.dumps({"instances": [{"user_id": user, "context": {"request_id": f"replay-{user}"}}]})
@@ -43,16 +43,16 @@ def serve(bundle: Path, users: list[str]) -> list[tuple[dict, np.ndarray]]:
                 answer = json.loads(connection.getresponse().read())["predictions"][0]
                 if answer["level"] != "full":
                     raise SystemExit(f"a request was not fully served: {answer.get('cause')}")
-        return [row for row in read_feature_log(log) if row[0]["request_id"].startswith("replay-")]
+        return [row for row in read_impressions(log) if row[0].request_id.startswith("replay-")]
 
 
-def replay(bundle: Path, shop: Shop, rows: list[dict]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def replay(bundle: Path, shop: Shop, rows: list[Impression]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(request int64 [N], item int64 [N], features float32 [N, F]) as training computes them."""
     with np.load(bundle / "catalogue" / "item_features.npz") as stored:
         until = int(stored["as_of"])
     codes = {user: code for code, user in enumerate(shop.user_ids)}
-    user = np.array([codes[row["user_id"]] for row in rows], np.int32)
-    time = np.array([row["time_us"] for row in rows], np.int64)
+    user = np.array([codes[row.user_id] for row in rows], np.int32)
+    time = np.array([row.time for row in rows], np.int64)
     history = histories_before(shop.log.positives, user, time, LAST)
     requests = Requests(time, user, shop.segment[user], history)
     taken = snapshots(shop.log, shop.catalogue, [until])
@@ -77,7 +77,7 @@ def main() -> None:
     users = [str(u) for u in np.random.default_rng(0).choice(shop.user_ids, n, replace=False)]
     served = serve(args.bundle, users)
     rows, items, expected = replay(args.bundle, shop, [row for row, _ in served])
-    same_items = np.array_equal(items, np.concatenate([row["items"] for row, _ in served]))
+    same_items = np.array_equal(items, np.concatenate([row.candidates for row, _ in served]))
     if not same_items:
         raise SystemExit("the candidates themselves differ: the bundle belongs to another shop")
     actual = np.concatenate([features for _, features in served])

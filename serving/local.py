@@ -47,7 +47,7 @@ class LocalServing:
     ranker_port: int | None = None
     clock: Literal["wall", "data"] = "wall"
     pseudonym_key: Path | None = None
-    feature_log: Path | None = None
+    impressions: Path | None = None
     extra: Sequence[str] = ()
     supervise: bool = True
     report: Callable[[str], None] = logger.info
@@ -148,7 +148,7 @@ class LocalServing:
                 "--retriever", f"{LOOPBACK}:{self.retriever_port}", "--ranker", self.triton.grpc_address, *self.extra,
             ]  # fmt: skip
             flags += ["--pseudonym_key", str(self.pseudonym_key)] if self.pseudonym_key else []
-            flags += ["--feature_log", str(self.feature_log)] if self.feature_log else []
+            flags += ["--impressions", str(self.impressions)] if self.impressions else []
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         # One thread for arithmetic: several processes share the cores, and matrices are small.
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LONGTAIL_HOST": LOOPBACK}

@@ -19,6 +19,8 @@ from longtail.features.request import feature_list, schema_hash
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+# What people read where a source of this kind says nothing itself.
+REASON_OF_KIND = {"TwoTower": "fits what you looked at recently"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def sources_of(folder: Path) -> list[dict[str, str]]:
             about = path.parent / source["name"] / "source.json"
             if "reason" not in source and about.is_file():
                 source |= {"reason": json.loads(about.read_text()).get("reason") or ""}
+            if not source.get("reason") and source.get("kind") in REASON_OF_KIND:
+                source |= {"reason": REASON_OF_KIND[source["kind"]]}
         return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidBundle(f"{path} cannot be read ({type(error).__name__}): train again") from error
@@ -148,8 +152,22 @@ def verify(folder: Path, contents: bool = True) -> Manifest:
     return manifest
 
 
+def ranker_name(folder: Path) -> str:
+    """The name of a bundle's ranker: that of the one model folder under `ranker/`.
+
+    Raises:
+        InvalidBundle: there is none, or several.
+    """
+    found = [p.name for p in sorted((Path(folder) / "ranker").glob("*")) if p.is_dir()]
+    if len(found) != 1:
+        raise InvalidBundle(f"{folder}/ranker holds {len(found)} models, it must hold one: train again")
+    return found[0]
+
+
 def _check_width(folder: Path, n_features: int) -> None:
-    config = folder / "ranker" / "ranker" / "config.pbtxt"
+    if not (folder / "ranker").is_dir():
+        return
+    config = folder / "ranker" / ranker_name(folder) / "config.pbtxt"
     width = re.search(r"dims: \[ (\d+) \]", config.read_text()) if config.is_file() else None
     if width and int(width[1]) != n_features:
         raise InvalidBundle(f"{folder}/ranker takes {width[1]} features, its sources and features make {n_features}")

@@ -1,82 +1,56 @@
 """One request through its stages, and the ladder it steps down when a stage is missing.
 
-people -> candidates (retriever) -> features -> scores (ranker) -> re-ranking. Without the ranker the blended order of
-the candidates is shown, without the retriever what is popular in the segment, then what is popular at all. Every list
-passes the same filters.
+people -> candidates (retriever), and features meanwhile -> scores (ranker) -> re-ranking. Without the ranker the
+blended order of the candidates is shown; without the retriever the last good list of this person, then what is popular
+in the segment, then what is popular at all. Every list passes the same filters. No stage is waited for longer than its
+deadline, and the request as a whole not longer than its own.
 """
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from longtail.engine.feature_log import FeatureLog
+from longtail.engine.asking import Asked, Pseudonym, resolve, surfaces_of, unchanged
+from longtail.engine.breaker import STATES, Breaker
+from longtail.engine.config import EngineConfig
+from longtail.engine.drafts import Draft, filled, kept, ranked, reason_of
+from longtail.engine.hops import Guard, Late
+from longtail.engine.impressions import ImpressionLog
+from longtail.engine.journal import report
+from longtail.engine.kept import KeptList, Lru
+from longtail.engine.limiter import Limiter, LimiterConfig
 from longtail.engine.parts import Bundle
-from longtail.engine.people import People, PeopleStore, requests_of
+from longtail.engine.people import PeopleStore, requests_of
+from longtail.engine.popular import Popular
+from longtail.engine.ranking import Ranked, Ranking, Retrieve, Score
+from longtail.engine.run import Run
 from longtail.engine.schema import Instance, Item, Level, Recommendation
-from longtail.errors import Unavailable
-from longtail.events import Requests
-from longtail.features.request import Pairs, assemble
-from longtail.metrics import DEGRADED, LISTS, SHOWN, STAGE_SECONDS
-from longtail.reranking import BoundRules, PersonView, Reranked, keep_mask, rerank
-from longtail.retrieval.candidates import Candidates
-from longtail.schema import EVENT_CODE
+from longtail.engine.shown import impression_of
+from longtail.engine.trace import trace_of
+from longtail.events import Histories, Requests
+from longtail.metrics import BREAKER, IN_FLIGHT, KEPT, LISTS, SHOWN
+from longtail.surfaces import BoundSurface, BoundSurfaces
 
-logger = logging.getLogger("longtail.engine")
+if TYPE_CHECKING:
+    from longtail.engine.lists import ListStore
 
-POPULAR_REASON = "popular right now"
-SEGMENT_REASON = "popular where you are"
-
-
-class Retrieve(Protocol):
-    """Candidates of a batch, the best `n` of each request, or `Unavailable`."""
-
-    def __call__(self, requests: Requests, n: int) -> Awaitable[Candidates]: ...
-
-
-class Score(Protocol):
-    """Scores float32 [N] of features float32 [N, F], or `Unavailable`."""
-
-    def __call__(self, features: np.ndarray) -> Awaitable[np.ndarray]: ...
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """`candidates` a request ranks; `variant` names the experiment arm that this engine serves."""
-
-    candidates: int = 500
-    variant: str = "champion"
-
-
-@dataclass
-class _Run:
-    """One call on its way: what failed, and how long each stage took (milliseconds)."""
-
-    causes: list[str] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
-
-    def failed(self, stage: str, error: Exception) -> None:
-        cause = getattr(error, "cause", type(error).__name__)
-        DEGRADED.labels(stage, cause).inc()
-        self.causes.append(f"{stage}: {cause}")
-        logger.warning("stage %s missing: %s", stage, error)
-
-    def done(self, stage: str, start: float) -> float:
-        now = time.perf_counter()
-        STAGE_SECONDS.labels(stage).observe(now - start)
-        self.timings[stage] = (now - start) * 1e3
-        return now
+NOTHING = np.empty(0, np.int64)
 
 
 @dataclass
 class Engine:
-    """Answers batches of instances. Time, randomness, stores and the two hops come in as arguments."""
+    """Answers batches of instances. Time, randomness, stores and the two hops come in as arguments.
+
+    `last_good` may be shared by engines, so that a new bundle has the lists of the old one.
+    """
 
     bundle: Bundle
     people: PeopleStore
@@ -85,162 +59,216 @@ class Engine:
     clock: Callable[[], int]
     rng: np.random.Generator
     config: EngineConfig = EngineConfig()
-    feature_log: FeatureLog | None = None
+    lists: ListStore | None = None
+    pseudonym: Pseudonym = unchanged
+    impressions: ImpressionLog | None = None
+    last_good: Lru[KeptList] | None = None
+    in_flight: int = field(default=0, init=False)
 
-    async def recommend(self, instances: Sequence[Instance]) -> list[Recommendation]:
-        """A list for each instance. A missing part never raises: the level and the cause say what was missing."""
-        run = _Run()
-        start = begin = time.perf_counter()
-        people = self._people(instances, run)
-        segment = self._segments(instances, people)
-        codes = [self.bundle.codes.get_indexer([e.item_id for e in i.context.events]) for i in instances]
-        requests = requests_of(instances, people, codes, segment, self.clock())
-        start = run.done("people", start)
-        candidates = await self._candidates(requests, run)
-        start = run.done("retriever", start)
-        scores, features = None, None
-        if candidates is not None:
-            features = self._features(requests, people, candidates, run)
-            start = run.done("features", start)
-            scores = await self._scores(features, run)
-            start = run.done("ranker", start)
-        lists = [self._list(b, i, requests, candidates, scores, run) for b, i in enumerate(instances)]
-        run.done("rerank", start)
-        run.done("total", begin)
-        if self.feature_log is not None and features is not None and candidates is not None:
-            ids = [r.request_id for r in lists]
-            self.feature_log.add(ids, [i.user_id for i in instances], requests, candidates, features)
-        wanted = [i.trace or i.context.trace for i in instances]
-        return [replace_timings(r, run.timings) if w else r for r, w in zip(lists, wanted, strict=True)]
-
-    def _people(self, instances: Sequence[Instance], run: _Run) -> People:
-        try:
-            return self.people.read([i.user_id for i in instances])
-        except Exception as error:  # noqa: BLE001 - a stage boundary: without the store everybody is a newcomer
-            run.failed("people", error)
-            return People.nobody(len(instances))
-
-    def _segments(self, instances: Sequence[Instance], people: People) -> np.ndarray:
-        asked = np.array([self.bundle.segment_code(i.context.region) for i in instances], np.int32)
-        return np.where(asked >= 0, asked, people.segment).astype(np.int32)
-
-    async def _candidates(self, requests: Requests, run: _Run) -> Candidates | None:
-        try:
-            return await self.retrieve(requests, self.config.candidates)
-        except Exception as error:  # noqa: BLE001 - a stage boundary: popular items stand in
-            run.failed("retriever", error)
-            return None
-
-    def _features(self, requests: Requests, people: People, candidates: Candidates, run: _Run) -> np.ndarray | None:
-        try:
-            pairs = Pairs(candidates.rows, candidates.items, candidates.scores, candidates.ranks)
-            return assemble(requests, people.user, people.categories, self.bundle.items, pairs)
-        except Exception as error:  # noqa: BLE001 - a stage boundary: the blended order stands in
-            run.failed("features", error)
-            return None
-
-    async def _scores(self, features: np.ndarray | None, run: _Run) -> np.ndarray | None:
-        if features is None:
-            return None
-        try:
-            scores = await self.score(features)
-        except Exception as error:  # noqa: BLE001 - a stage boundary: the blended order stands in
-            run.failed("ranker", error)
-            return None
-        if scores.shape != (len(features),) or not np.isfinite(scores).all():
-            run.failed("ranker", Unavailable("the ranker's answer has another shape or is not finite"))
-            return None
-        return scores
-
-    def _person(self, instance: Instance, requests: Requests, b: int) -> PersonView:
-        history = slice(requests.history.indptr[b], requests.history.indptr[b + 1])
-        items = requests.history.item[history].astype(np.int64)
-        bought = items[requests.history.kind[history] == EVENT_CODE["purchase"]]
-        segment = int(requests.segment[b])
-        names = self.bundle.fallback.segments
-        region = instance.context.region or (names[segment] if 0 <= segment < len(names) else None)
-        age = -1 if instance.context.age is None else instance.context.age
-        return PersonView(self.bundle.view.region_code(region), age, bought, items)
-
-    def _list(
-        self, b: int, instance: Instance, requests: Requests, candidates: Candidates | None,
-        scores: np.ndarray | None, run: _Run,
-    ) -> Recommendation:  # fmt: skip
-        person, now = self._person(instance, requests, b), int(requests.time[b])
-        items: list[Item] = []
-        trace: dict[str, Any] | None = {} if instance.trace or instance.context.trace else None
-        level: Level = "popular"
-        if candidates is not None:
-            mine = slice(*np.searchsorted(candidates.rows, [b, b + 1]))
-            worth = candidates.blend[mine] if scores is None else scores[mine]
-            best = rerank(
-                worth, candidates.items[mine], self.bundle.view, person, self.bundle.rules, self.rng, now, instance.k,
-                linear_scores=scores is None,
-            )  # fmt: skip
-            sources = candidates.best[mine][best.order]
-            items = self._items(
-                best, [self.bundle.sources[s] for s in sources], [self.bundle.reasons[s] for s in sources]
-            )
-            level = "unranked" if scores is None else "full"
-            if trace is not None:
-                trace |= {"candidates": int(mine.stop - mine.start), "dropped": best.dropped}
-                trace["rules"] = {i.item_id: list(names) for i, names in zip(items, best.rules_applied, strict=True)}
-        if len(items) < instance.k:
-            stand_in, rung = self._popular(
-                int(requests.segment[b]), person, now, instance.k, {i.item_id for i in items}
-            )
-            level = level if items else rung
-            items += stand_in
-        LISTS.labels(level).inc()
-        for item in items:
-            SHOWN.labels(item.source).inc()
-        return Recommendation(
-            request_id=instance.context.request_id or uuid.uuid4().hex, items=items,
-            model_version=self.bundle.manifest.version, variant=self.config.variant, level=level,
-            cause="; ".join(run.causes) or None, trace=trace,
+    def __post_init__(self) -> None:
+        config = self.config
+        self._surfaces = self.bundle.surfaces
+        self._popular = Popular(self.bundle)
+        self._cache: Lru[KeptList] = Lru(config.cached)
+        self._last_good: Lru[KeptList] = Lru(config.last_good) if self.last_good is None else self.last_good
+        self.guards = {
+            "retriever": self._guard("retriever", config.retriever_slots, config.retriever_ms),
+            "ranker": self._guard("ranker", config.ranker_slots, config.ranker_ms),
+            "lists": self._guard("lists", 2 * config.retriever_slots, config.lists_ms),
+        }
+        self._ranking = Ranking(
+            self.bundle, self.people, self.retrieve, self.score, self.guards["retriever"], self.guards["ranker"],
+            config.features_ms / 1e3, config.candidates,
         )  # fmt: skip
 
-    def _items(self, best: Reranked, sources: Sequence[str], reasons: Sequence[str]) -> list[Item]:
-        ids = self.bundle.catalogue.item_ids[best.items]
-        columns = zip(ids, best.scores.tolist(), sources, reasons, best.propensity.tolist(), strict=True)
-        return [Item(item_id=i, score=s, source=n, reason=r, propensity=p) for i, s, n, r, p in columns]
+    def _guard(self, hop: str, slots: int, deadline_ms: float) -> Guard:
+        breaker = Breaker(hop, self.config.breaker)
+        BREAKER.labels(self.config.variant, hop).set_function(lambda: STATES.index(breaker.state))
+        return Guard(breaker, Limiter(hop, LimiterConfig(slots, self.config.slot_wait_ms / 1e3)), deadline_ms / 1e3)
 
-    def _popular(self, segment: int, person: PersonView, now: int, k: int, shown: set[str]) -> tuple[list[Item], Level]:
-        """Up to k - len(shown) popular items that are not shown yet: those of the segment, else those of everyone."""
-        fallback = self.bundle.fallback
-        mine = fallback.by_segment[segment] if 0 <= segment < len(fallback.by_segment) else np.empty(0, np.int64)
-        rules = without_exploration(self.bundle.rules)
-        ids, out = self.bundle.catalogue.item_ids, list[Item]()
-        level: Level = "popular"
-        taken = self.bundle.codes.get_indexer(list(shown)).astype(np.int64)
-        for source, reason, listed in (
-            ("popular_segment", SEGMENT_REASON, mine),
-            ("popular", POPULAR_REASON, fallback.popular),
-        ):
-            left = k - len(shown) - len(out)
-            if left <= 0:
-                break
-            listed = listed[~np.isin(listed, taken)]
-            # The safety filters alone first: they make the long tail behind the popular items short.
-            listed = listed[keep_mask(listed, self.bundle.view, person)][: 20 * k + 200]
-            worth = -np.log1p(np.arange(len(listed), dtype=np.float32))
-            best = rerank(worth, listed, self.bundle.view, person, rules, self.rng, now, left)
-            if len(best.items) and not out and source == "popular_segment":
-                level = "popular_segment"
-            out += self._items(best, [source] * len(best.items), [reason] * len(best.items))
-            taken = np.concatenate([taken, best.items])
-        if not out and not shown:
-            listed = fallback.popular[keep_mask(fallback.popular, self.bundle.view, person)][:k]
-            out = [Item(item_id=ids[i], score=0.0, source="popular", reason=POPULAR_REASON) for i in listed]
-        return out, level
+    @property
+    def surfaces(self) -> BoundSurfaces:
+        """The surfaces in force; setting others forgets the lists that were cached under the old ones."""
+        return self._surfaces
+
+    @surfaces.setter
+    def surfaces(self, surfaces: BoundSurfaces) -> None:
+        self._surfaces = surfaces
+        self._cache = Lru(self.config.cached)
+
+    async def recommend(self, instances: Sequence[Instance]) -> list[Recommendation]:
+        """A list for each instance. A missing part never raises: the level and the cause say what was missing.
+
+        Raises:
+            InvalidInput: an instance names a surface that there is not; the message names the field.
+        """
+        surfaces = surfaces_of(instances, self._surfaces)
+        IN_FLIGHT.inc()
+        self.in_flight += 1
+        try:
+            if len(instances) == 1:
+                return await self._answer(instances, surfaces[0])
+            places: dict[str, list[int]] = {}
+            for n, surface in enumerate(surfaces):
+                places.setdefault(surface.name, []).append(n)
+            groups = [self._surface([instances[n] for n in p], surfaces[p[0]]) for p in places.values()]
+            answers = dict(
+                pair
+                for p, group in zip(places.values(), await asyncio.gather(*groups), strict=True)
+                for pair in zip(p, group, strict=True)
+            )
+            return [answers[n] for n in range(len(instances))]
+        finally:
+            self.in_flight -= 1
+            IN_FLIGHT.dec()
+
+    async def _surface(self, instances: Sequence[Instance], surface: BoundSurface) -> list[Recommendation]:
+        """The lists of one surface, `batch` at a time: a large call must not hold up the small ones."""
+        size = self.config.batch
+        parts = [instances[start : start + size] for start in range(0, len(instances), size)]
+        return [answer for part in parts for answer in await self._answer(part, surface)]
+
+    async def _answer(self, instances: Sequence[Instance], surface: BoundSurface) -> list[Recommendation]:
+        run = Run(asyncio.get_running_loop().time() + self.config.total_ms / 1e3)
+        requests = await self._requests(instances, run)
+        asked = resolve(instances, surface, requests, self.bundle, self._popular, self.pseudonym)
+        drafts: list[Draft | None] = [None] * len(asked)
+        if surface.made == "precomputed":
+            drafts = [await self._stored(a, surface, run, "full") for a in asked]
+        elif surface.cache_s > 0:
+            drafts = [self._cached(a, surface) for a in asked]
+        rest = [b for b, draft in enumerate(drafts) if draft is None]
+        found = Ranked()
+        if rest:
+            part = requests if len(rest) == len(asked) else requests.take(np.array(rest))
+            found = await self._ranking([asked[b] for b in rest], surface, part, run)
+        start = time.perf_counter()
+        places = {b: n for n, b in enumerate(rest)}
+        slices = [_slice(found, places.get(b)) for b in range(len(asked))]
+        for b, (a, mine) in enumerate(zip(asked, slices, strict=True)):
+            draft = drafts[b] or self._draft(a, surface, found, mine, run) or await self._stand_in(a, surface, run)
+            drafts[b] = filled(draft, a, surface, self.bundle, self._popular)
+        run.took("rerank", start)
+        run.took("total", run.begin)
+        done = list(zip(asked, [d for d in drafts if d is not None], slices, strict=True))
+        lists = [self._finish(a, draft, surface, found, mine, run) for a, draft, mine in done]
+        self._log(lists, done, surface, requests, found)
+        report(lists, surface.name, run.timings["total"])
+        return lists
+
+    async def _requests(self, instances: Sequence[Instance], run: Run) -> Requests:
+        start, n = time.perf_counter(), len(instances)
+        end = asyncio.get_running_loop().time() + self.config.people_ms / 1e3
+        try:
+            async with asyncio.timeout_at(min(run.until, end)):
+                history, segment, causes = await self.people.histories([i.user_id for i in instances])
+            run.causes += causes
+        except Exception as error:  # noqa: BLE001 - a stage boundary: without the store everybody is a newcomer
+            run.missing("people", Late("the histories came too late") if isinstance(error, TimeoutError) else error)
+            history, segment = Histories.empty(n), np.full(n, -1, np.int32)
+        sent = [self.bundle.segment_code(i.context.region) for i in instances]
+        segment = np.where(np.array(sent) >= 0, sent, segment).astype(np.int32)
+        events = [i.context.events for i in instances]
+        codes = [self.bundle.codes.find([e.item_id for e in given]) if given else NOTHING for given in events]
+        requests = requests_of(instances, history, codes, segment, self.clock())
+        run.took("people", start)
+        return requests
+
+    def _cached(self, asked: Asked, surface: BoundSurface) -> Draft | None:
+        """The list that an equal request got a moment ago."""
+        if asked.instance.trace or asked.instance.context.trace:
+            return None
+        found = self._cache.get((asked.key, asked.state, asked.k))
+        draft = None
+        if found is not None and 0 <= asked.now - found.time <= surface.cache_s * 1e6:
+            draft = kept(found, asked, surface, self.bundle, "full", "cache")
+        whole = draft is not None and found is not None and len(draft.items) == len(found.items)
+        KEPT.labels("cache", "hit" if whole else "miss").inc()
+        return draft if whole else None
+
+    async def _stored(self, asked: Asked, surface: BoundSurface, run: Run, level: Level) -> Draft | None:
+        """The list that was computed before for this person and surface."""
+        lists, user = self.lists, asked.user
+        if lists is None or user is None:
+            return None
+        try:
+            found = await self.guards["lists"].call(lambda: lists.get(user, surface.name), run.until)
+        except Exception as error:  # noqa: BLE001 - a stage boundary: the list is made now
+            run.missing("lists", error)
+            return None
+        KEPT.labels("stored", "miss" if found is None else "hit").inc()
+        if found is None:
+            return None
+        columns = zip(found.items, found.scores, found.sources, strict=True)
+        items = [Item(i, score, source, reason_of(self.bundle, source)) for i, score, source in columns]
+        stored = KeptList(items, NOTHING, found.model_version, found.time_us)
+        draft = kept(stored, asked, surface, self.bundle, level, "precomputed")
+        return draft if draft.items else None
+
+    def _draft(self, asked: Asked, surface: BoundSurface, found: Ranked, mine: slice, run: Run) -> Draft | None:
+        if found.candidates is None or mine.start == mine.stop:
+            return None
+        try:
+            draft = ranked(asked, surface, self.bundle, found.candidates, mine, found.scores, self.rng)
+        except Exception as error:  # noqa: BLE001 - a stage boundary: a list made before, or popular items, stand in
+            run.missing("rerank", error)
+            return None
+        return draft if draft.items else None
+
+    async def _stand_in(self, asked: Asked, surface: BoundSurface, run: Run) -> Draft | None:
+        """The last good list of this person, from memory or from the store."""
+        found = self._last_good.get(asked.key) if asked.key is not None else None
+        if found is None:
+            plain = not len(asked.anchors) and asked.category is None
+            return await self._stored(asked, surface, run, "last_good") if plain else None
+        KEPT.labels("last_good", "hit").inc()
+        draft = kept(found, asked, surface, self.bundle, "last_good", "cache")
+        return draft if draft.items else None
+
+    def _finish(
+        self, asked: Asked, draft: Draft, surface: BoundSurface, found: Ranked, mine: slice, run: Run
+    ) -> Recommendation:
+        context = asked.instance.context
+        if draft.level == "full" and draft.made == "live":
+            good = KeptList(draft.items, draft.codes, draft.version, asked.now)
+            if asked.key is not None:
+                self._last_good.put(asked.key, good)
+            if surface.cache_s > 0:
+                self._cache.put((asked.key, asked.state, asked.k), good)
+        LISTS.labels(self.config.variant, surface.name, draft.level, draft.made).inc()
+        for source, n in Counter(item.source for item in draft.items).items():
+            SHOWN.labels(source).inc(n)
+        causes = [*run.causes, *asked.notes, *draft.causes]
+        timings = trace = None
+        if asked.instance.trace or context.trace:
+            timings = {name: round(ms, 3) for name, ms in run.timings.items()}
+            sources = self.bundle.sources
+            trace = trace_of(draft, run, sources, found.candidates, mine, found.scores, found.features)
+        return Recommendation(
+            context.request_id or uuid.uuid4().hex, draft.items, draft.version, self.config.variant, draft.level,
+            draft.made, "; ".join(dict.fromkeys(causes)) or None, timings, trace,
+        )  # fmt: skip
+
+    def _log(
+        self, lists: Sequence[Recommendation], done: Sequence[tuple[Asked, Draft, slice]], surface: BoundSurface,
+        requests: Requests, found: Ranked,
+    ) -> None:  # fmt: skip
+        if self.impressions is None:
+            return
+        rows = []
+        for b, (answer, (a, draft, mine)) in enumerate(zip(lists, done, strict=True)):
+            items = NOTHING if found.candidates is None else found.candidates.items[mine]
+            features = None if found.features is None else found.features[mine]
+            keep = self.impressions.features
+            rows.append(
+                impression_of(answer, a, draft, surface.name, requests, b, items, features, keep, self.pseudonym)
+            )
+        self.impressions.add(rows)
 
 
-def without_exploration(rules: BoundRules) -> BoundRules:
-    """The same rules without random places: a stand-in list is not an experiment."""
-    quiet = rules.rules.exploration.model_copy(update={"epsilon": 0.0})
-    return replace(rules, rules=rules.rules.model_copy(update={"exploration": quiet}))
-
-
-def replace_timings(given: Recommendation, timings: dict[str, float]) -> Recommendation:
-    """The list with the milliseconds of each stage; a stage that ran for a whole batch shows the batch's time."""
-    return given.model_copy(update={"timings_ms": {name: round(ms, 3) for name, ms in timings.items()}})
+def _slice(found: Ranked, place: int | None) -> slice:
+    """The candidates of the request at `place` of the ranked batch."""
+    if found.candidates is None or place is None:
+        return slice(0, 0)
+    start, stop = np.searchsorted(found.candidates.rows, [place, place + 1])
+    return slice(int(start), int(stop))

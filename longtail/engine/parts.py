@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from longtail.engine.bundle import Manifest, sources_of, verify
+from longtail.engine.bundle import Manifest, ranker_name, sources_of, verify
+from longtail.engine.ids import IdTable
 from longtail.errors import InvalidBundle
 from longtail.events import Catalogue
 from longtail.features.definitions import ITEM_SNAPSHOT
@@ -93,8 +94,8 @@ class Bundle:
                 snapshot = {name: stored[name].astype(np.int64) for name in ITEM_SNAPSHOT}
                 as_of = int(stored["as_of"])
             content = sp.csr_matrix(sp.load_npz(folder / "catalogue" / "content.npz"))
-            fallback = _fallback(json.loads((folder / "fallback.json").read_text()), catalogue)
-        except (OSError, ValueError, KeyError) as error:
+            fallback = _fallback(json.loads((folder / "fallback.json").read_text()), catalogue, snapshot["n_all"])
+        except (OSError, ValueError, KeyError, IndexError) as error:
             raise InvalidBundle(f"{folder} cannot be read ({type(error).__name__}: {error}): train again") from error
         if not all(len(column) == len(catalogue) for column in snapshot.values()) or content.shape[0] != len(catalogue):
             raise InvalidBundle(f"{folder}/catalogue: items and item features have different lengths: train again")
@@ -112,17 +113,43 @@ class Bundle:
         """What holds on the homepage."""
         return self.surfaces["homepage"].rules
 
+    @property
+    def version(self) -> str:
+        """What tells this bundle from others."""
+        return self.manifest.version
+
     @cached_property
-    def codes(self) -> pd.Index:
-        """Item index by item id: `codes.get_indexer(ids)` gives -1 for unknown ones."""
-        return pd.Index(self.catalogue.item_ids)
+    def item_ids(self) -> np.ndarray:
+        """str object array [I]."""
+        return self.catalogue.item_ids
+
+    @cached_property
+    def titles(self) -> np.ndarray:
+        """What people call the items, str object array [I]; None where the catalogue does not say."""
+        titles = self.catalogue.frame["title"].to_numpy(object, copy=True)
+        titles[pd.isna(titles)] = None
+        return titles
+
+    @cached_property
+    def codes(self) -> IdTable:
+        """Item index by item id."""
+        return IdTable.of(self.item_ids)
+
+    @cached_property
+    def ranker(self) -> str:
+        """The name of the ranker's model: that of the folder under `ranker/`."""
+        return ranker_name(self.folder)
 
     def segment_code(self, name: str | None) -> int:
         """Code of a segment, -1 unknown."""
-        return self.fallback.segments.index(name) if name in self.fallback.segments else -1
+        return self._segments.get(name, -1) if name is not None else -1
+
+    @cached_property
+    def _segments(self) -> dict[str, int]:
+        return {name: code for code, name in enumerate(self.fallback.segments)}
 
 
-def _fallback(raw: dict, catalogue: Catalogue) -> Fallback:
+def _fallback(raw: dict, catalogue: Catalogue, interactions: np.ndarray) -> Fallback:
     codes = pd.Index(catalogue.item_ids)
 
     def known(ids: list[str]) -> np.ndarray:
@@ -133,4 +160,5 @@ def _fallback(raw: dict, catalogue: Catalogue) -> Fallback:
     # Whatever the filters take away from the popular items, every item of the shop stands behind them.
     popular = known(raw["popular"])
     rest = np.setdiff1d(np.arange(len(catalogue), dtype=np.int64), popular)
+    rest = rest[np.argsort(-interactions[rest], kind="stable")]
     return Fallback(np.concatenate([popular, rest]), [known(raw["segments"][s]) for s in segments], segments)

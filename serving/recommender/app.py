@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from longtail.engine.engine import Engine, EngineConfig
-from longtail.engine.feature_log import FeatureLog
+from longtail.engine.asking import Pseudonym, unchanged
+from longtail.engine.config import EngineConfig
+from longtail.engine.engine import Engine
+from longtail.engine.impressions import ImpressionLog
 from longtail.engine.online import StoredPeople, lay_out
 from longtail.engine.parts import Bundle
 from longtail.errors import InvalidInput, LongtailError
@@ -35,7 +37,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--variant", default="champion", help="name of this experiment arm")
     parser.add_argument("--pseudonym_key", type=Path, help="key file of the import; none: ids are pseudonyms already")
     parser.add_argument("--clock", choices=["wall", "data"], default="wall", help="data: go on from the bundle's end")
-    parser.add_argument("--feature_log", type=Path, help="folder for the features that were served; none: not logged")
+    parser.add_argument("--impressions", type=Path, help="folder of the impression log; none: not logged")
+    parser.add_argument(
+        "--impression_features", choices=["none", "shown", "candidates"], default="shown",
+        help="whose features are logged with a shown list",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, help="of the exploration; none: random")
     parser.add_argument("--http_port", type=int, default=8080)
     return parser.parse_known_args()[0]
@@ -52,7 +58,7 @@ def clock_of(kind: str, as_of: int) -> Callable[[], int]:
 def engine_of(args: argparse.Namespace) -> Engine:
     """Open the bundle and its stores, and connect the engine to its hops (lazily: they may start later)."""
     bundle = Bundle.open(args.bundle)
-    pseudonym: Callable[[str], str] = str
+    pseudonym: Pseudonym = unchanged
     if args.pseudonym_key:
         # A key that is made up here would match nobody who was imported with another.
         if not args.pseudonym_key.is_file() and not os.environ.get(KEY_VARIABLE):
@@ -65,11 +71,12 @@ def engine_of(args: argparse.Namespace) -> Engine:
         retrieve=retriever_hop(
             args.retriever, args.retriever_deadline_ms / 1e3, bundle.manifest.version, len(bundle.sources)
         ),
-        score=ranker_hop(args.ranker, args.ranker_deadline_ms / 1e3),
+        score=ranker_hop(args.ranker, bundle.ranker, args.ranker_deadline_ms / 1e3),
         clock=clock_of(args.clock, bundle.as_of),
         rng=np.random.default_rng(args.seed),
-        config=EngineConfig(args.candidates, args.variant),
-        feature_log=FeatureLog(args.feature_log, pseudonym) if args.feature_log else None,
+        pseudonym=pseudonym,
+        config=EngineConfig(candidates=args.candidates, variant=args.variant),
+        impressions=ImpressionLog(args.impressions, args.impression_features) if args.impressions else None,
     )
 
 

@@ -7,19 +7,23 @@ import json
 import logging
 import re
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import kserve
 import numpy as np
-from kserve import Model
+import orjson
+from kserve import InferRequest, InferResponse, Model
 
 from longtail.engine.engine import Engine
-from longtail.engine.ranker_repository import INPUT, MODEL_NAME, OUTPUT
-from longtail.engine.schema import Instance, parse
-from longtail.engine.wire import pack_requests, unpack_candidates
+from longtail.engine.ranker_repository import INPUT, OUTPUT
+from longtail.engine.schema import Instance, Recommendation, parse, parse_json
+from longtail.engine.wire import pack_ask, unpack_candidates
 from longtail.errors import InvalidInput
 from longtail.events import Requests
 from longtail.metrics import REJECTED
-from longtail.retrieval import Candidates
+from longtail.retrieval.candidates import Ask, Candidates
+from serving.edge.v2 import instances_of, response_of
 from serving.tensors import Hop, HopFailed
 
 NAME = "recommender"
@@ -31,8 +35,8 @@ def retriever_hop(address: str, deadline_s: float, version: str, n_sources: int)
     """`Retrieve` over gRPC; its `close` attribute closes the channel."""
     hop = Hop("retriever", address, deadline_s)
 
-    async def retrieve(requests: Requests, n: int) -> Candidates:
-        answer = await hop(pack_requests(requests) | {"n": np.array([n], np.int64)}, version)
+    async def retrieve(requests: Requests, ask: Ask) -> Candidates:
+        answer = await hop(pack_ask(requests, ask), version)
         try:
             return unpack_candidates(answer, n_sources)
         except InvalidInput as error:
@@ -42,9 +46,9 @@ def retriever_hop(address: str, deadline_s: float, version: str, n_sources: int)
     return retrieve
 
 
-def ranker_hop(address: str, deadline_s: float):
-    """`Score` over gRPC against Triton; its `close` attribute closes the channel."""
-    hop = Hop(MODEL_NAME, address, deadline_s)
+def ranker_hop(address: str, model: str, deadline_s: float):
+    """`Score` over gRPC against a model of Triton; its `close` attribute closes the channel."""
+    hop = Hop(model, address, deadline_s)
 
     async def score(features: np.ndarray) -> np.ndarray:
         if not len(features):
@@ -67,15 +71,41 @@ class RecommenderModel(Model):
         self._checked = (0.0, False)
         self.ready = True
 
-    async def predict(self, payload: object, headers: dict[str, str] | None = None) -> dict:
-        """A list for each instance; a malformed body is a 400 that names the field."""
+    async def answer(self, body: bytes) -> bytes:
+        """A whole v1 body in, a whole v1 answer out.
+
+        Raises:
+            InvalidInput: the body is malformed; the message names the field.
+        """
         try:
-            request = parse(_body(payload))
+            lists = await self.engine.recommend(parse_json(body).instances)
         except InvalidInput as error:
-            REJECTED.labels(re.sub(r"\[\d+\]", "", str(error).split(":")[0])[:60]).inc()
+            raise _counted(error) from None
+        return orjson.dumps(_predictions(lists))
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """The same in the Open Inference Protocol v2.
+
+        Raises:
+            InvalidInput: a tensor is malformed; the message names it.
+        """
+        try:
+            lists = await self.engine.recommend(instances_of(request))
+        except InvalidInput as error:
+            raise _counted(error) from None
+        return response_of(request, lists)
+
+    async def predict(self, payload: object, headers: dict[str, str] | None = None) -> dict[str, Any] | InferResponse:
+        """KServe's own way in: JSON of v1, or tensors of v2. What is malformed is a 400 that names the field."""
+        try:
+            if isinstance(payload, InferRequest):
+                return await self.infer(payload)
+            try:
+                return _predictions(await self.engine.recommend(parse(_body(payload)).instances))
+            except InvalidInput as error:
+                raise _counted(error) from None
+        except InvalidInput as error:
             raise kserve.errors.InvalidInput(str(error)) from None
-        lists = await self.engine.recommend(request.instances)
-        return {"predictions": [r.model_dump(exclude_none=True) for r in lists]}
 
     async def probe(self) -> bool:
         """Whether a list with items comes out now; the verdict is kept for a second so that probes stay cheap.
@@ -95,8 +125,18 @@ class RecommenderModel(Model):
     def stop(self) -> None:
         """Drain what is logged, then stop."""
         self.ready = False
-        if self.engine.feature_log is not None:
-            self.engine.feature_log.close()
+        if self.engine.impressions is not None:
+            self.engine.impressions.close()
+
+
+def _predictions(lists: Sequence[Recommendation]) -> dict[str, Any]:
+    return {"predictions": [answer.as_dict() for answer in lists]}
+
+
+def _counted(error: InvalidInput) -> InvalidInput:
+    """Count a refusal under the field that it names, whatever its place in the batch."""
+    REJECTED.labels(re.sub(r"\[\d+\]", "", str(error).split(":")[0])[:60]).inc()
+    return error
 
 
 def _body(payload: object) -> object:

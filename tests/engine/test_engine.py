@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import xgboost
 
-from longtail.engine.engine import Engine, EngineConfig
-from longtail.engine.feature_log import FeatureLog, read_feature_log
+from longtail.engine.config import EngineConfig
+from longtail.engine.engine import Engine
+from longtail.engine.impressions import ImpressionLog, read_impressions
 from longtail.engine.online import StoredPeople, lay_out
 from longtail.engine.parts import Bundle
-from longtail.engine.people import People
 from longtail.engine.schema import Instance, parse
-from longtail.engine.wire import pack_candidates, pack_requests, unpack_candidates, unpack_requests
+from longtail.engine.wire import (
+    pack_ask,
+    pack_candidates,
+    pack_requests,
+    unpack_ask,
+    unpack_candidates,
+    unpack_requests,
+)
 from longtail.errors import InvalidBundle, InvalidInput, Unavailable
+from longtail.events import Histories
 from longtail.retrieval import Retriever
 from tests.serving.small_bundle import train
 
@@ -27,12 +36,13 @@ K = 10
 def parts(bundle_folder, tmp_path_factory):
     bundle = Bundle.open(bundle_folder)
     retriever = Retriever.load(bundle_folder / "retrieval")
-    booster = xgboost.Booster(model_file=bundle_folder / "ranker" / "ranker" / "1" / "xgboost.ubj")
+    booster = xgboost.Booster(model_file=bundle_folder / "ranker" / bundle.ranker / "1" / "xgboost.ubj")
     people = StoredPeople(bundle, lay_out(bundle, tmp_path_factory.mktemp("state")))
 
-    async def retrieve(requests, n):
-        sent = unpack_requests(pack_requests(requests), len(bundle.catalogue))
-        return unpack_candidates(pack_candidates(retriever.candidates(sent, n)), len(bundle.sources))
+    async def retrieve(requests, ask):
+        sent, ask = unpack_ask(pack_ask(requests, ask), len(bundle.catalogue), len(bundle.sources))
+        found = retriever.candidates(sent, ask.n, ask.also, ask.weights)
+        return unpack_candidates(pack_candidates(found), len(bundle.sources))
 
     async def score(features):
         return booster.inplace_predict(features)
@@ -43,7 +53,9 @@ def parts(bundle_folder, tmp_path_factory):
 @pytest.fixture
 def engine(parts):
     bundle, people, retrieve, score = parts
-    return Engine(bundle, people, retrieve, score, lambda: bundle.as_of, np.random.default_rng(0), EngineConfig(50))
+    return Engine(
+        bundle, people, retrieve, score, lambda: bundle.as_of, np.random.default_rng(0), EngineConfig(candidates=50)
+    )
 
 
 async def dead(*given):
@@ -61,7 +73,7 @@ def ids(answer) -> list[str]:
 def test_a_known_person_gets_a_full_list_with_reasons(engine):
     (answer,) = ask(engine, {"user_id": "u3", "k": K})
     assert answer.level == "full" and answer.cause is None and len(set(ids(answer))) == K
-    assert answer.model_version == engine.bundle.manifest.version
+    assert answer.model_version == engine.bundle.version
     assert all(i.source in engine.bundle.sources and i.reason for i in answer.items)
     assert [i.score for i in answer.items] == sorted((i.score for i in answer.items), reverse=True)
 
@@ -118,7 +130,10 @@ def test_without_the_retriever_popular_items_come(engine):
 
 def test_without_the_people_everybody_is_a_newcomer(engine):
     class Broken:
-        def read(self, user_ids) -> People:
+        async def histories(self, user_ids):
+            raise OSError("disk")
+
+        async def features(self, user_ids):
             raise OSError("disk")
 
     lost, newcomer = ask(replace(engine, people=Broken()), {"user_id": "u3", "k": K}, {"k": K})
@@ -143,7 +158,12 @@ def test_timings_and_trace_come_when_asked_for(engine):
     plain, traced = ask(engine, {"k": 2}, {"k": 2, "trace": True})
     assert plain.timings_ms is None and plain.trace is None
     assert set(traced.timings_ms) == {"people", "retriever", "features", "ranker", "rerank", "total"}
-    assert traced.trace["candidates"] > 0
+    assert traced.trace["candidates"] > 0 and traced.trace["hops"] == {"retriever": "ok", "ranker": "ok"}
+    assert [i["item_id"] for i in traced.trace["items"]] == ids(traced)
+    assert sum(traced.trace["by_source"].values()) >= traced.trace["candidates"]
+    first = traced.trace["items"][0]
+    assert first["rank_before_rules"] == 1 and first["sources"] and "item_price" in first["features"]
+    json.dumps(traced.as_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -175,13 +195,13 @@ def test_numeric_ids_are_those_of_the_text(engine):
 
 def test_served_features_are_those_that_training_computes(engine, made_shop, tmp_path):
     """Replay what was served through the trainer's own feature code: no value differs."""
-    log = FeatureLog(tmp_path / "log")
-    logged = replace(engine, feature_log=log, clock=lambda: engine.bundle.as_of + 5_000_000)
+    log = ImpressionLog(tmp_path / "log", "candidates")
+    logged = replace(engine, impressions=log, clock=lambda: engine.bundle.as_of + 5_000_000)
     people = [f"u{n}" for n in range(60)]
     for start in range(0, len(people), 7):
         ask(logged, *[{"user_id": u, "k": 5} for u in people[start : start + 7]])
     log.close()
-    served = read_feature_log(tmp_path / "log")
+    served = read_impressions(tmp_path / "log")
     assert len(served) == len(people)
 
     from longtail.events import Requests
@@ -190,30 +210,22 @@ def test_served_features_are_those_that_training_computes(engine, made_shop, tmp
     data, retriever, _ = train(made_shop)
     stage = data.stage(data.until, [], retriever.blend)
     codes = {user: code for code, user in enumerate(made_shop.user_ids)}
-    user = np.array([codes[row["user_id"]] for row, _ in served], np.int32)
-    time = np.array([row["time_us"] for row, _ in served], np.int64)
+    user = np.array([codes[row.user_id] for row, _ in served], np.int32)
+    time = np.array([row.time for row, _ in served], np.int64)
     history = histories_before(made_shop.log.positives, user, time, data.config.history)
     requests = Requests(time, user, made_shop.segment[user], history)
     candidates = retriever.candidates(requests, 50)
     expected = stage.features(requests, candidates, stage.item_table())
-    np.testing.assert_array_equal(candidates.items, np.concatenate([row["items"] for row, _ in served]))
+    np.testing.assert_array_equal(candidates.items, np.concatenate([row.candidates for row, _ in served]))
     actual = np.concatenate([features for _, features in served])
     assert (~((actual == expected) | (np.isnan(actual) & np.isnan(expected)))).sum() == 0
-
-
-def test_a_full_feature_log_never_slows_a_request(engine, tmp_path):
-    log = FeatureLog(tmp_path / "log", room=1, wait_s=30)
-    (answer,) = ask(replace(engine, feature_log=log), {"k": 3})
-    ask(replace(engine, feature_log=log), *[{"k": 1}] * 200)
-    log.close()
-    assert answer.level == "full" and 1 <= len(read_feature_log(tmp_path / "log")) < 201
 
 
 def test_a_bundle_of_other_parts_is_refused(bundle_folder, tmp_path):
     import shutil
 
     shutil.copytree(bundle_folder, tmp_path / "b")
-    path = tmp_path / "b" / "ranker" / "ranker" / "config.pbtxt"
+    path = next((tmp_path / "b" / "ranker").glob("*/config.pbtxt"))
     path.write_text(path.read_text().replace("dims: [ 1", "dims: [ 2", 1))
     with pytest.raises(InvalidBundle, match=r"config\.pbtxt was altered"):
         Bundle.open(tmp_path / "b")
@@ -236,7 +248,7 @@ def test_events_from_the_future_count_as_now(engine):
 def test_wire_refuses_what_does_not_fit():
     from longtail.engine.people import requests_of
 
-    sent = pack_requests(requests_of([Instance()], People.nobody(1), [np.empty(0, int)], np.array([-1]), 1))
+    sent = pack_requests(requests_of([Instance()], Histories.empty(1), [np.empty(0, int)], np.array([-1]), 1))
     with pytest.raises(InvalidInput, match="time"):
         unpack_requests({n: a for n, a in sent.items() if n != "time"}, 3)
     with pytest.raises(InvalidInput, match="history_indptr"):

@@ -30,7 +30,7 @@ except Unavailable as reason:
 @pytest.fixture(scope="module")
 def serving(bundle_folder, tmp_path_factory):
     state = tmp_path_factory.mktemp("state")
-    extra = ["--seed", "1", "--feature_log", str(state / "features")]
+    extra = ["--seed", "1", "--impressions", str(state / "impressions")]
     with LocalServing(bundle_folder, state, clock="data", extra=extra, supervise=False) as running:
         yield running
 
@@ -120,7 +120,8 @@ def test_ready_and_metrics(serving):
     assert status(serving.ready_url) == 200
     with urllib.request.urlopen(f"http://127.0.0.1:{serving.http_port}/metrics", timeout=5) as reply:
         text = reply.read().decode()
-    assert 'longtail_lists_total{level="full"}' in text and "longtail_stage_seconds_bucket" in text
+    labels = 'level="full",made="live",surface="homepage",variant="champion"'
+    assert f"longtail_lists_total{{{labels}}}" in text and "longtail_stage_seconds_bucket" in text
 
 
 def test_servers_carry_no_training_library(serving):

@@ -1,0 +1,146 @@
+"""From requests to scored candidates: the two hops, with the features read while the first one flies."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from longtail.engine.asking import Asked, narrowed, question
+from longtail.engine.hops import Guard, Late
+from longtail.engine.parts import Bundle
+from longtail.engine.people import PeopleStore, unknown_features
+from longtail.engine.run import Run
+from longtail.errors import Unavailable
+from longtail.events import Requests
+from longtail.features.batch import UserCategory
+from longtail.features.request import Pairs, assemble
+from longtail.retrieval.candidates import Ask, Candidates
+from longtail.surfaces import BoundSurface
+
+UserFeatures = tuple[dict[str, np.ndarray], UserCategory]
+
+
+class Retrieve(Protocol):
+    """Candidates of a batch, the best `ask.n` of each request, or `Unavailable`."""
+
+    def __call__(self, requests: Requests, ask: Ask) -> Awaitable[Candidates]: ...
+
+
+class Score(Protocol):
+    """Scores float32 [N] of features float32 [N, F], or `Unavailable`."""
+
+    def __call__(self, features: np.ndarray) -> Awaitable[np.ndarray]: ...
+
+
+class Malformed(Unavailable):
+    """An answer that cannot be used."""
+
+    cause = "malformed"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Candidates of a batch, their `scores` float32 [N] and `features` float32 [N, F]; None for what is missing."""
+
+    candidates: Candidates | None = None
+    scores: np.ndarray | None = None
+    features: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The two hops behind their guards, and the store of user features."""
+
+    bundle: Bundle
+    people: PeopleStore
+    retrieve: Retrieve
+    score: Score
+    retriever: Guard
+    ranker: Guard
+    features_s: float
+    candidates: int
+
+    async def __call__(self, asked: Sequence[Asked], surface: BoundSurface, requests: Requests, run: Run) -> Ranked:
+        """Rank the candidates of one surface's requests; what goes missing on the way is noted in `run`."""
+        wants_scores = surface.order == "ranker"
+        hop = asyncio.ensure_future(self._candidates(asked, surface, requests, run))
+        known: UserFeatures | None = None
+        try:
+            await asyncio.sleep(0)  # the question is on its way before the features are read
+            if wants_scores and not hop.done():
+                known = await self._known(asked, run)
+            candidates = await hop
+        finally:
+            hop.cancel()
+        if candidates is None or not wants_scores:
+            return Ranked(candidates)
+        if known is None:
+            known = await self._known(asked, run)
+        features = self._features(requests, known, candidates, run)
+        return Ranked(candidates, await self._scores(features, run), features)
+
+    async def _candidates(
+        self, asked: Sequence[Asked], surface: BoundSurface, requests: Requests, run: Run
+    ) -> Candidates | None:
+        start = time.perf_counter()
+        try:
+            sent, ask = question(requests, asked, surface, self.candidates)
+            found = await self.retriever.call(lambda: self.retrieve(sent, ask), run.until)
+            found = narrowed(found, asked, self.bundle, surface.candidates or self.candidates)
+            run.hops["retriever"] = "ok"
+            return found
+        except Exception as error:  # noqa: BLE001 - a stage boundary: a list made before, or popular items, stand in
+            run.missing("retriever", error)
+            return None
+        finally:
+            run.took("retriever", start)
+
+    async def _known(self, asked: Sequence[Asked], run: Run) -> UserFeatures:
+        start = time.perf_counter()
+        end = asyncio.get_running_loop().time() + self.features_s
+        try:
+            async with asyncio.timeout_at(min(run.until, end)):
+                return await self.people.features([a.instance.user_id for a in asked])
+        except TimeoutError:
+            run.missing("features", Late("the person's features came too late"))
+        except Exception as error:  # noqa: BLE001 - a stage boundary: to the ranker everybody is a newcomer
+            run.missing("features", error)
+        finally:
+            run.took("features", start)
+        return unknown_features(len(asked))
+
+    def _features(self, requests: Requests, known: UserFeatures, candidates: Candidates, run: Run) -> np.ndarray | None:
+        start = time.perf_counter()
+        try:
+            pairs = Pairs(candidates.rows, candidates.items, candidates.scores, candidates.ranks)
+            return assemble(requests, *known, self.bundle.items, pairs)
+        except Exception as error:  # noqa: BLE001 - a stage boundary: the blended order stands in
+            run.missing("features", error)
+            return None
+        finally:
+            run.took("features", start)
+
+    async def _scores(self, features: np.ndarray | None, run: Run) -> np.ndarray | None:
+        if features is None:
+            return None
+        start = time.perf_counter()
+        try:
+            scores = await self.ranker.call(lambda: self._checked(features), run.until)
+            run.hops["ranker"] = "ok"
+            return scores
+        except Exception as error:  # noqa: BLE001 - a stage boundary: the blended order stands in
+            run.missing("ranker", error)
+            return None
+        finally:
+            run.took("ranker", start)
+
+    async def _checked(self, features: np.ndarray) -> np.ndarray:
+        scores = await self.score(features)
+        if scores.shape != (len(features),) or not np.isfinite(scores).all():
+            raise Malformed("the ranker's answer has another shape or is not finite")
+        return scores
