@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 
+import uvloop
 from grpc import aio
 from kserve import Model, ModelServer
 from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING
+from kserve.errors import InvalidInput, ModelNotFound
+from kserve.model_server import app as kserve_app
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.server import GRPCServer
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.rest.server import RESTServer
+
+from serving.edge.app import Edge
+from serving.edge.grpc import GuardInterceptor
+from serving.edge.guard import Guard
+from serving.edge.pages import pages
 
 HOST_VARIABLE = "LONGTAIL_HOST"
 MAX_MESSAGE = 256 * 1024 * 1024
@@ -23,6 +30,14 @@ MAX_MESSAGE = 256 * 1024 * 1024
 def host() -> str:
     """Where servers listen: loopback, unless `LONGTAIL_HOST` says otherwise (0.0.0.0 in a container)."""
     return os.environ.get(HOST_VARIABLE, "127.0.0.1")
+
+
+class _Terse(logging.Filter):
+    """Drops KServe's traceback for each mistake of a client: the client is told, a counter counts, the log stays."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, (InvalidInput, ModelNotFound))
 
 
 class _Probing(DataPlane):
@@ -38,16 +53,18 @@ class _Probing(DataPlane):
 class _Grpc(GRPCServer):
     """KServe's gRPC server without its log line per call, bound to one address."""
 
-    def __init__(self, address: str, server: ModelServer) -> None:
+    def __init__(self, address: str, server: ModelServer, guard: Guard | None = None) -> None:
         super().__init__(
             server.grpc_port, server.dataplane, server.model_repository_extension, {}, grace_period=server.grace_period
         )
-        self._address = address
+        self._address, self._guard = address, guard
 
     async def start(self, max_workers: int) -> None:
         servicer = InferenceServicer(self._data_plane, self._model_repository_extension)
-        options = [("grpc.max_send_message_length", MAX_MESSAGE), ("grpc.max_receive_message_length", MAX_MESSAGE)]
-        self._server = aio.server(interceptors=(ExceptionToStatusInterceptor(),), options=options)
+        longest = self._guard.config.max_body_bytes if self._guard else MAX_MESSAGE
+        options = [("grpc.max_send_message_length", MAX_MESSAGE), ("grpc.max_receive_message_length", longest)]
+        before = (GuardInterceptor(self._guard),) if self._guard else ()
+        self._server = aio.server(interceptors=(*before, ExceptionToStatusInterceptor()), options=options)
         grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self._server)
         self._server.add_insecure_port(self._address)
         await self._server.start()
@@ -65,22 +82,30 @@ class Server(ModelServer):
         self.dataplane = _Probing(self.registered_models)
         # One line per request costs more than some stages of the request.
         logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+        logging.getLogger("kserve").addFilter(_Terse())
         # KServe's client logs a traceback per failed call; the engine counts each, and logs it in one line.
         logging.getLogger("kserve.trace").setLevel(logging.CRITICAL)
 
-    def serve(self, model: Model) -> None:
-        """Serve one loaded model until SIGTERM or SIGINT, then drain."""
+    def serve(self, model: Model, guard: Guard | None = None) -> None:
+        """Serve one loaded model until SIGTERM or SIGINT, then drain.
+
+        With a guard it is the recommender, which faces the world: keys, rates and sizes hold on REST and gRPC, and the
+        edge answers `model.answer` and `model.infer` itself instead of KServe's FastAPI.
+        """
         self._register_and_check_atleast_one_model_is_ready([model])
         self._rest_server = RESTServer(
             FASTAPI_APP_IMPORT_STRING, self.dataplane, self.model_repository_extension, self.http_port,
             grace_period=self.grace_period,
         )  # fmt: skip
         self._rest_server.config.host = host()
+        self._rest_server.config.access_log = False
+        if guard is not None:
+            self._rest_server.config.app = Edge(kserve_app, model, guard, pages())
         self.servers.append(self._rest_server.start())
         if self.enable_grpc:
-            self._grpc_server = _Grpc(f"{host()}:{self.grpc_port}", self)
+            self._grpc_server = _Grpc(f"{host()}:{self.grpc_port}", self, guard)
             self.servers.append(self._grpc_server.start(self.max_threads))
-        asyncio.run(self._serve_all())
+        uvloop.run(self._serve_all())
 
     async def _serve_all(self) -> None:
         self.register_signal_handler()

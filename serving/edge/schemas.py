@@ -14,11 +14,11 @@ from serving.edge.v2 import INPUTS, INTEGERS, OUTPUTS
 
 Schema = dict[str, Any]
 REF = "#/components/schemas/"
-MAX_EVENTS = 10_000
+MAX_EVENTS = 2000
 _ID: Schema = {"anyOf": [{"type": "string", "minLength": 1, "maxLength": 256}, {"type": "integer"}]}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _TEXT: Schema = {"type": "string"}
-_NEEDED = ("event_id", "item_id", "event_type", "timestamp")
+_NEEDED = ("event_id", "item_id", "event_type")
 
 
 def ref(name: str) -> Schema:
@@ -152,7 +152,7 @@ def _events() -> dict[str, Schema]:
 
 def _column(field: pa.Field) -> Schema:
     if pa.types.is_timestamp(field.type):
-        return {"type": "string", "format": "date-time"}
+        return {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer"}, {"type": "null"}]}
     if pa.types.is_integer(field.type):
         return {"type": ["integer", "null"]}
     return {"type": ["number", "null"]} if pa.types.is_floating(field.type) else {"type": ["string", "null"]}
