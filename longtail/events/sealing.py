@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
 )
 _TIMES = ("timestamp", "received_at")
 _JSON = pa.schema([pa.field(f.name, pa.int64()) if f.name in _TIMES else f for f in SCHEMA])
-IDS_AT_ONCE = 20_000
+ROWS_AT_ONCE = 20_000
 
 
 def write(events: Path, name: str, chunks: Iterable[list[bytes]]) -> tuple[int, int]:
@@ -69,15 +69,18 @@ def clear(events: Path) -> None:
         file.unlink()
 
 
-def recent_ids(events: Path, since: int) -> Iterator[list[tuple[str, int]]]:
-    """(event id, received at) of sealed rows that came in at or after `since` (microseconds)."""
+def received_since(events: Path, since: int, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """The sealed rows that came in at or after `since`, with these columns and `received_at` (both microseconds)."""
     for file in sorted(events.glob("date=*/part-*.parquet")):
+        if file.stat().st_mtime_ns // 1000 < since:
+            continue  # sealed before then, so received before then
         parquet = pq.ParquetFile(file)
-        for batch in parquet.iter_batches(IDS_AT_ONCE, columns=["event_id", "received_at"]):
-            received = batch["received_at"].cast(pa.int64()).to_pylist()
-            rows = zip(batch["event_id"].to_pylist(), received, strict=True)
-            if ids := [(i, t) for i, t in rows if t is not None and t >= since]:
-                yield ids
+        for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=[*columns, "received_at"]):
+            table = pa.table(batch)
+            for name in (n for n in _TIMES if n in table.column_names):
+                table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.int64()))
+            if rows := table.filter(pc.field("received_at") >= since).to_pylist():
+                yield rows
 
 
 def _table(rows: list[bytes], misfits: list[bytes]) -> pa.Table:

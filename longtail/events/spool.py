@@ -104,7 +104,7 @@ class Spool:
         if self._file.suspect:  # a look at the folder: microseconds
             with self._sealing:
                 self._take_stock(self._file.reopen())
-        self._check_room()
+        self.check_room()
         return self._keep(rows, places or {})
 
     def places(self, topic: str) -> dict[int, int]:
@@ -206,7 +206,12 @@ class Spool:
             self.rows += rows
             self.bytes += size
 
-    def _check_room(self) -> None:
+    def check_room(self) -> None:
+        """See whether more events would be taken now.
+
+        Raises:
+            SpoolFull: they would not.
+        """
         if self.bytes > self.limits.max_bytes:
             raise SpoolFull(f"{self.bytes:,} bytes of events wait to be sealed: the limit is {self.limits.max_bytes:,}")
         disk = os.statvfs(self.folder)
@@ -220,8 +225,8 @@ class Spool:
         ((self.rows, self.bytes),) = self._file.read(size)
         if not self._file.read("SELECT 1 FROM seen LIMIT 1"):
             oldest = self._now() // DAY_US - self.horizon_days
-            for ids in sealing.recent_ids(self.events, oldest * DAY_US):
-                known = [(key_of(event_id), received // DAY_US) for event_id, received in ids]
+            for ids in sealing.received_since(self.events, oldest * DAY_US, ["event_id"]):
+                known = [(key_of(row["event_id"]), row["received_at"] // DAY_US) for row in ids]
                 with self._file.transaction() as connection:
                     connection.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", known)
         if damaged is None:

@@ -1,0 +1,1 @@
+"""Events in: an HTTP service with a durable spool or Kafka behind it."""
