@@ -80,36 +80,3 @@ SPOOL_SEAL_FAILURES = Counter(
 DRAINED = Counter("longtail_drain_events_total", "Events taken from Kafka: stored, duplicate or misfit.", ["verdict"])
 DRAIN_FAILURES = Counter("longtail_drain_failures_total", "Errors of the consumer of Kafka, by kind.", ["error"])
 DRAIN_LAG = Gauge("longtail_drain_lag", "Messages in Kafka that are not taken yet.", ["partition"])
-COLLECTOR_REQUESTS = Counter("longtail_collector_requests_total", "Requests to /v1/events, by status.", ["status"])
-COLLECTOR_EVENTS = Counter(
-    "longtail_collector_events_total", "Events sent to the collector: accepted, duplicate or rejected.", ["verdict"]
-)
-COLLECTOR_REJECTED = Counter(
-    "longtail_collector_rejected_total", "Events that the collector rejected, by reason.", ["reason"]
-)
-COLLECTOR_ERRORS = Counter(
-    "longtail_collector_errors_total", "Mistakes in the collector itself, see its log.", ["error"]
-)
-COLLECTOR_PENDING = Gauge("longtail_collector_pending_events", "Events that wait to be stored.")
-COLLECTOR_COMMIT_SECONDS = Histogram(
-    "longtail_collector_commit_seconds", "Time to make a group of events durable.", buckets=_SECONDS
-)
-COLLECTOR_COMMIT_ROWS = Histogram(
-    "longtail_collector_commit_events", "Events made durable together.", buckets=(1, 3, 10, 30, 100, 300, 1000, 3000)
-)
-COLLECTOR_LIVE_FAILURES = Counter(
-    "longtail_collector_live_failures_total", "Calls that the live store did not take; their events are told again."
-)
-COLLECTOR_LIVE_BEHIND = Gauge("longtail_collector_live_behind", "Stored events that the live store has yet to take.")
-SPOOL_ROWS = Gauge("longtail_spool_events", "Events in the spool that are not sealed yet.")
-SPOOL_BYTES = Gauge("longtail_spool_bytes", "Bytes of the events in the spool that are not sealed yet.")
-SPOOL_SEALED = Counter("longtail_spool_sealed_events_total", "Events sealed into Parquet.")
-SPOOL_SEAL_SECONDS = Histogram(
-    "longtail_spool_seal_seconds", "Time of a seal.", buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
-)
-SPOOL_SEAL_FAILURES = Counter(
-    "longtail_spool_seal_failures_total", "Seals that failed; their events stay in the spool."
-)
-DRAINED = Counter("longtail_drain_events_total", "Events taken from Kafka: stored, duplicate or misfit.", ["verdict"])
-DRAIN_FAILURES = Counter("longtail_drain_failures_total", "Errors of the consumer of Kafka, by kind.", ["error"])
-DRAIN_LAG = Gauge("longtail_drain_lag", "Messages in Kafka that are not taken yet.", ["partition"])
