@@ -23,7 +23,7 @@ SHOP = {"users": 2_000, "items": 1_000, "days": 80, "events": 200_000}
 CONFIG: dict[str, Any] = {
     "windows": 3,
     "requests": 1_500,
-    "two_tower": {"epochs": 6, "dim": 32, "max_seconds": 90},
+    "two_tower": {"epochs": 6, "dim": 32},
     "ranker": {"rounds": 150},
 }
 GRACE_S = 30

@@ -14,11 +14,13 @@ from typing import ClassVar
 import numpy as np
 import onnxruntime
 
+from longtail.compiled import frozen
 from longtail.errors import InvalidBundle
 from longtail.events import Catalogue, Requests
 from longtail.retrieval.base import Answer, CandidateSource
 from longtail.retrieval.index import VectorIndex
 from longtail.retrieval.two_tower_content import ContentVocabulary
+from longtail.retrieval.vectors import VectorAnswer
 
 _BLOCK = 1024  # requests at once: bounds the memory of a big batch
 _INPUTS = ("kind", "gap", "length", "since", "segment", "hour", "weekday")
@@ -57,9 +59,10 @@ class TwoTowerConfig:
     weight_decay: float = 0.0
     epochs: int = 20
     epoch_targets: int = 2_000_000  # a longer log is sampled afresh for each epoch
+    targets: int = 10_000_000  # in all epochs together, about: a longer log gets fewer epochs, at least one
     patience: int = 3  # epochs without a better validation before training stops
     validation_users: int = 1000
-    max_seconds: float = 300.0
+    max_seconds: float = 0.0  # > 0: plan for so many epochs as fit; another machine may then train another model
     vocabulary: int = 50_000
     index_kind: str = "auto"
     device: str = "auto"
@@ -140,10 +143,8 @@ class TwoTower(CandidateSource):
                 raise InvalidBundle(f"{folder} has no {name}: train the two-tower again")
         self._folder = folder
         self.config: dict = json.loads((folder / "config.json").read_text())
-        self.item_vectors = np.load(folder / "item_vectors.npy", mmap_mode="r")
-        self.index = VectorIndex.load(folder)
-        if self.index.figures.items != len(self.item_vectors):
-            raise InvalidBundle(f"{folder}: index and item vectors differ in length: build the index again")
+        self.item_vectors = frozen(np.load(folder / "item_vectors.npy", mmap_mode="r"), np.float32)
+        self.index = VectorIndex.load(folder, self.item_vectors)
         self._session = _session(folder / "user_tower.onnx")
 
     def save(self, folder: Path) -> None:
@@ -152,7 +153,7 @@ class TwoTower(CandidateSource):
             shutil.copyfile(self._folder / name, Path(folder) / name)
 
     def answer(self, requests: Requests) -> Answer:
-        return _VectorAnswer(self, self.user_vectors(requests))
+        return VectorAnswer(self.user_vectors(requests), self.index, self.item_vectors)
 
     def user_vectors(self, requests: Requests) -> np.ndarray:
         """float32 [B, d]. Each row is computed alone, so that it does not depend on the batch it came in."""
@@ -172,28 +173,6 @@ class TwoTower(CandidateSource):
         vocabulary = ContentVocabulary.from_dict(self.config["content"], np.load(self._folder / "content_tokens.npy"))
         table = np.load(self._folder / "content_table.npy", mmap_mode="r")
         return vocabulary.bag(catalogue, as_of).vectors(table)
-
-
-class _VectorAnswer(Answer):
-    def __init__(self, source: TwoTower, users: np.ndarray) -> None:
-        self._source, self._users = source, users
-
-    def top(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        ids, _ = self._source.index.search(self._users, k)
-        rows = np.repeat(np.arange(len(ids)), k)
-        flat = ids.ravel()
-        # FAISS sums in another order than `at`: the scores handed out are those of `at`, bit for bit.
-        scores = np.where(flat >= 0, self.at(rows, np.maximum(flat, 0)), np.float32(-np.inf)).reshape(ids.shape)
-        order = np.lexsort((ids, -scores))
-        return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
-
-    def at(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
-        out = np.empty(len(rows), np.float32)
-        for i in range(0, len(rows), _BLOCK * 64):
-            part = slice(i, i + _BLOCK * 64)
-            pairs = self._users[rows[part]] * self._source.item_vectors[items[part]]
-            out[part] = pairs.sum(axis=1, dtype=np.float32)
-        return out
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

@@ -63,7 +63,7 @@ class Trainer:
             self.device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported())
         )
         self.fingerprint = _fingerprint(log, config, seed)
-        self.run = _Run(planned=config.epochs)
+        self.run = _Run(planned=self._planned(len(log)))
         self.best_weights: dict[str, torch.Tensor] = {}
 
     def fit(self) -> None:
@@ -79,13 +79,18 @@ class Trainer:
             if score > run.best or not self.sequences.validation:
                 run.best, run.best_epoch = score, run.epoch
                 self.best_weights = {k: v.detach().cpu().clone() for k, v in self.modules.state_dict().items()}
-            # The learning rate falls over the planned epochs: plan as many as the pace so far lets into the time.
-            fits = int(config.max_seconds / run.seconds * run.epoch)
-            run.planned = max(run.epoch, min(config.epochs, fits))
+            if config.max_seconds > 0:
+                # The learning rate falls over the planned epochs: plan as many as the pace so far lets into the time.
+                fits = int(config.max_seconds / run.seconds * run.epoch)
+                run.planned = max(run.epoch, min(self._planned(len(self.sequences.log)), fits))
             self._save()
             sys.stderr.write(f"two-tower epoch {run.epoch}/{run.planned}: loss {loss:.4f}, validation {score:.4f}, "
                              f"{run.seconds:.0f} s\n")  # fmt: skip
         self.modules.load_state_dict(self.best_weights)
+
+    def _planned(self, events: int) -> int:
+        """Epochs by the size of the log alone, so that a slower machine trains the same model."""
+        return max(1, min(self.config.epochs, self.config.targets // max(1, min(events, self.config.epoch_targets))))
 
     def _epoch(self) -> float:
         seed_everything(self.modules, self.seed * 100_003 + self.run.epoch)

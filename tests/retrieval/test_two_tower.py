@@ -225,6 +225,20 @@ def test_killed_and_resumed_ends_as_if_never_killed(tmp_path: Path, capfd: pytes
     assert not (tmp_path / "killed" / "checkpoint.pt").exists()
 
 
+def test_a_slow_machine_trains_the_same_model_unless_the_time_is_limited(tmp_path: Path, monkeypatch) -> None:
+    from longtail.retrieval import two_tower_training
+
+    log = cyclic_log(users=20)
+    brief = replace(SHORT, targets=3 * len(log))
+    assert train(tmp_path / "fast", brief, log)["epochs"] == 3, "a log that is long for its targets gets fewer epochs"
+    ticks = iter(range(0, 10**9, 1000))  # every look at the clock is a quarter of an hour later
+    monkeypatch.setattr(two_tower_training.time, "perf_counter", lambda: next(ticks))
+    assert train(tmp_path / "slow", brief, log)["epochs"] == 3
+    same = [np.load(tmp_path / name / "item_vectors.npy").tobytes() for name in ("fast", "slow")]
+    assert same[0] == same[1]
+    assert train(tmp_path / "limited", replace(brief, max_seconds=60), log)["epochs"] == 1
+
+
 def test_serving_needs_no_torch(folder: Path) -> None:
     code = ("import sys; sys.modules['torch'] = None; from pathlib import Path; "
             "from longtail.retrieval.two_tower import TwoTower; TwoTower.load(Path(sys.argv[1]))")  # fmt: skip
