@@ -20,6 +20,7 @@ from longtail.engine.parts import Bundle
 from longtail.errors import InvalidInput, LongtailError
 from longtail.identity import Pseudonymiser, load_key
 from longtail.identity.pseudonyms import KEY_VARIABLE
+from serving.edge.guard import Guard
 from serving.recommender.model import RecommenderModel, ranker_hop, retriever_hop
 from serving.server import Server
 
@@ -43,7 +44,9 @@ def arguments() -> argparse.Namespace:
         help="whose features are logged with a shown list",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, help="of the exploration; none: random")
+    parser.add_argument("--guard", type=Path, help="YAML: API keys, rate and size limits; none: open, 1 MiB a request")
     parser.add_argument("--http_port", type=int, default=8080)
+    parser.add_argument("--grpc_port", type=int, help="Open Inference Protocol over gRPC; none: REST only")
     return parser.parse_known_args()[0]
 
 
@@ -84,7 +87,8 @@ def main() -> None:
     """Serve until told to stop."""
     args = arguments()
     try:
+        guard = Guard.load(args.guard)
         model = RecommenderModel(engine_of(args))
     except LongtailError as error:
         sys.exit(f"recommender: {error}")
-    Server(args.http_port, None).serve(model)
+    Server(args.http_port, args.grpc_port).serve(model, guard)

@@ -17,17 +17,20 @@ from kserve import InferRequest, InferResponse, Model
 
 from longtail.engine.engine import Engine
 from longtail.engine.ranker_repository import INPUT, OUTPUT
-from longtail.engine.schema import Instance, Recommendation, parse, parse_json
+from longtail.engine.schema import Context, Instance, Recommendation, Request, SessionEvent, parse, parse_json
 from longtail.engine.wire import pack_ask, unpack_candidates
 from longtail.errors import InvalidInput
 from longtail.events import Requests
 from longtail.metrics import REJECTED
 from longtail.retrieval.candidates import Ask, Candidates
-from serving.edge.v2 import instances_of, response_of
+from serving.edge.v2 import INPUTS, OUTPUTS, instances_of, response_of
 from serving.tensors import Hop, HopFailed
 
 NAME = "recommender"
 READY_EVERY_S = 1.0
+KNOWN_FIELDS = frozenset(
+    {"body", *Request.model_fields, *Instance.model_fields, *Context.model_fields, *SessionEvent.model_fields}
+)
 logger = logging.getLogger("longtail.recommender")
 
 
@@ -107,6 +110,14 @@ class RecommenderModel(Model):
         except InvalidInput as error:
             raise kserve.errors.InvalidInput(str(error)) from None
 
+    def get_input_types(self) -> list[dict]:
+        """The tensors of v2, for the metadata endpoints."""
+        return INPUTS
+
+    def get_output_types(self) -> list[dict]:
+        """The tensors that v2 answers."""
+        return OUTPUTS
+
     async def probe(self) -> bool:
         """Whether a list with items comes out now; the verdict is kept for a second so that probes stay cheap.
 
@@ -134,8 +145,12 @@ def _predictions(lists: Sequence[Recommendation]) -> dict[str, Any]:
 
 
 def _counted(error: InvalidInput) -> InvalidInput:
-    """Count a refusal under the field that it names, whatever its place in the batch."""
-    REJECTED.labels(re.sub(r"\[\d+\]", "", str(error).split(":")[0])[:60]).inc()
+    """Count a refusal under the field that it names, whatever its place in the batch.
+
+    Names that are not the protocol's come from the caller: each would be a counter of its own, for ever.
+    """
+    field = re.sub(r"\[\d+\]", "", str(error).split(":")[0])
+    REJECTED.labels(field if KNOWN_FIELDS.issuperset(field.split(".")) else "other").inc()
     return error
 
 
