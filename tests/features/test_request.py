@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,15 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longtail.errors import InvalidBundle, InvalidInput
 from longtail.events import Catalogue, Histories, Requests
-from longtail.features import request
+from longtail.features import item_table, loops, request
 from longtail.features.batch import UserCategory
 from longtail.features.definitions import DECAY_UNIT, ITEM_SNAPSHOT, USER_CATEGORY_SNAPSHOT, USER_SNAPSHOT
-from longtail.features.request import NEVER, ItemTable, Pairs, assemble, feature_list, schema_hash
+from longtail.features.request import NEVER, ItemArrays, ItemTable, Pairs, assemble, feature_list, schema_hash
 from longtail.retrieval.content import content_matrix
 from longtail.schema import DAY_US, EVENT_CODE
+from tests.features.plain import plain
 
 NOW = 19_800 * DAY_US + 15 * DAY_US // 24  # 15:00 UTC
 ITEMS = 12
@@ -208,6 +211,51 @@ def test_an_empty_batch() -> None:
     assert found.shape == (0, len(feature_list(["a"])))
 
 
+def test_codes_outside_the_catalogue_are_refused() -> None:
+    """The loops read memory by these codes: a retriever that is out of step must end in an error."""
+    asked, user, categories, pairs, items = random_batch(1)
+    wrong = [(0, -1), (0, ITEMS), (-1, ITEMS + 5)]
+    for at, code in wrong:
+        codes = pairs.items.copy()
+        codes[at] = code
+        with pytest.raises(InvalidInput, match="catalogue"):
+            assemble(asked, user, categories, items, replace(pairs, items=codes))
+    for rows in (pairs.rows[::-1], pairs.rows + len(asked), pairs.rows - 1):
+        with pytest.raises(InvalidInput, match="ascend"):
+            assemble(asked, user, categories, items, replace(pairs, rows=rows))
+    past = replace(asked.history, item=asked.history.item + ITEMS)
+    with pytest.raises(InvalidInput, match="catalogue"):
+        assemble(replace(asked, history=past), user, categories, items, pairs)
+
+
+def test_stored_arrays_give_the_same_bits_as_computed_ones(tmp_path: Path) -> None:
+    asked, user, categories, pairs, items = random_batch(2)
+    items.arrays.save(tmp_path)
+    opened = ItemArrays.open(tmp_path)
+    assert opened is not None and isinstance(opened.matrix.base.base, np.memmap)
+    stored = ItemTable({}, items.catalogue, items.content, opened)
+    expected = assemble(asked, user, categories, items, pairs)
+    assert assemble(asked, user, categories, stored, pairs).tobytes() == expected.tobytes()
+    (tmp_path / "item_table" / "columns.json").write_text('["of another version"]')
+    assert ItemArrays.open(tmp_path) is None
+    items.arrays.save(tmp_path)
+    np.save(tmp_path / "item_table" / "facts.npy", np.zeros((1, 5), np.int64))
+    with pytest.raises(InvalidBundle, match="different lengths"):
+        ItemArrays.open(tmp_path)
+
+
+def test_an_item_has_the_same_row_in_any_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, items = random_batch(3)
+    whole = items.arrays.matrix
+    monkeypatch.setattr(item_table, "CHUNK", 5)
+    parts = ItemTable(items.snapshot, items.catalogue, items.content).arrays.matrix
+    assert parts.tobytes() == whole.tobytes()
+
+
+def test_the_literals_of_the_loops_are_those_of_the_schema() -> None:
+    assert loops.DAY == DAY_US and loops.NEVER == NEVER
+
+
 def test_a_request_without_candidates_between_others() -> None:
     asked, user, categories, pairs, items = random_batch(1)
     kept = pairs.rows != 1
@@ -243,6 +291,20 @@ def random_batch(seed: int) -> tuple[Requests, dict[str, np.ndarray], UserCatego
         {name: rng.integers(0, 10**6, ITEMS) for name in ITEM_SNAPSHOT}, made, content_matrix(made, max_share=1.0)
     )
     return asked, user, categories, Pairs(rows, np.concatenate(of), *scores), items
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=25, deadline=None)
+def test_the_fast_way_gives_what_the_plain_way_gives(seed: int) -> None:
+    asked, user, categories, pairs, items = random_batch(seed)
+    found = assemble(asked, user, categories, items, pairs)
+    names = [f.name for f in feature_list([])]
+    expected = plain(asked, user, categories, items, pairs)
+    assert all(list(row) == names for row in expected)
+    for column, name in enumerate(names):
+        np.testing.assert_allclose(
+            found[:, column], [row[name] for row in expected], rtol=2e-5, atol=1e-5, err_msg=name
+        )
 
 
 @given(st.integers(0, 10**6))
