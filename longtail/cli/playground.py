@@ -21,16 +21,10 @@ def playground(
         str, typer.Option(help="Address of a running collector that takes the clicks; without one the page keeps them.")
     ] = "",
     port: Annotated[int, typer.Option(help="Port on loopback where the page is.")] = 8090,
-    clock: Annotated[str, typer.Option(help="wall, or data: as `longtail serve` was started.")] = "wall",
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Serve a page on loopback: pick a person or be a new one, see the list, click, see the next one change, and why.
-
-    Its people are pseudonyms: the recommender must take ids as they are (`longtail serve` without a key file does).
-    """
-    if clock not in ("wall", "data"):
-        raise typer.BadParameter(f"--clock {clock}: choose wall or data")
-    words = {"--bundle": bundle or bundle_of(version, registry), "--url": url, "--port": port, "--clock": clock}
+    """Serve a page on loopback: be somebody known or new, see the list, click, see the next one change, and why."""
+    words = {"--bundle": bundle or bundle_of(version, registry), "--url": url, "--port": port}
     words |= {"--collector": collector} if collector else {}
     words |= {"--open": "yes"} if open_page else {}
     # longtail never imports the servers: this process becomes the one that serves the page.

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from longtail.errors import InvalidInput
+from longtail.schema import GUEST_PREFIX
 
 KEY_VARIABLE: Final = "LONGTAIL_PSEUDONYM_KEY"
 SHORTEST_KEY: Final = 16
 PSEUDONYM_BYTES: Final = 16
+# Who has a pseudonym and no id (a page that shows people of a bundle) names it so: it is taken as it is.
+GIVEN: Final = "pseudonym:"
+_GIVEN: Final = re.compile(rf"{GIVEN}({GUEST_PREFIX}?[0-9a-f]{{{2 * PSEUDONYM_BYTES}}})")
 
 
 class Pseudonymiser:
@@ -29,10 +34,12 @@ class Pseudonymiser:
         return self.of_all([identifier], kind)[0]
 
     def of_all(self, identifiers: Iterable[str], kind: str = "user") -> list[str]:
-        """The pseudonyms of many ids, in order."""
+        """The pseudonyms of many ids, in order; `pseudonym:` and 32 hex digits is one already."""
         digest, key, prefix = hmac.digest, self._key, f"{kind}\0".encode()
         return [
-            digest(key, prefix + i.encode("utf-8", "surrogatepass"), "sha256")[:PSEUDONYM_BYTES].hex()
+            found[1]
+            if (found := _GIVEN.fullmatch(i))
+            else digest(key, prefix + i.encode("utf-8", "surrogatepass"), "sha256")[:PSEUDONYM_BYTES].hex()
             for i in identifiers
         ]
 

@@ -7,10 +7,8 @@ import contextlib
 import os
 import socket
 import sys
-import time
 import urllib.request
 import webbrowser
-from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -32,18 +30,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="the recommender")
     parser.add_argument("--collector", default="", help="address of the collector; none: clicks stay in the page")
     parser.add_argument("--port", type=int, default=8090)
-    parser.add_argument("--clock", choices=["wall", "data"], default="wall", help="data: go on from the bundle's end")
     parser.add_argument("--open", nargs="?", const="yes", default="", help="open the page in the browser")
     return parser.parse_args(given)
-
-
-def clock_of(kind: str, as_of: int) -> Callable[[], int] | None:
-    """None for the wall: servers know the time. `data` goes on from where the bundle's data ends."""
-    if kind == "wall":
-        return None
-    # A data clock of a server that started earlier is ahead of this one: one stamp on both sides keeps order.
-    start = time.monotonic_ns()
-    return lambda: as_of + 1 + (time.monotonic_ns() - start) // 1000
 
 
 def listen(port: int) -> socket.socket:
@@ -83,8 +71,7 @@ def main(given: list[str] | None = None) -> None:
         shelf = Shelf.open(args.bundle)
         key = os.environ.get(KEY_VARIABLE)
         behind = [recommender(args.url, key), *([collector(args.collector, key)] if args.collector else [])]
-        clock = clock_of(args.clock, shelf.as_of)
-        playground = Playground(shelf, behind[0], behind[1] if args.collector else None, clock=clock)
+        playground = Playground(shelf, behind[0], behind[1] if args.collector else None)
         listener = listen(args.port)
         address = f"http://{LOOPBACK}:{listener.getsockname()[1]}/"
         print(f"playground: {address}  (Ctrl-C stops)", flush=True)

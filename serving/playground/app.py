@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import mimetypes
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,15 +48,11 @@ logger = logging.getLogger("longtail.playground")
 
 @dataclass(frozen=True)
 class Playground:
-    """What the page talks to: a bundle to name things, a recommender, and a collector where there is one.
-
-    `clock` gives the microseconds that requests and events are stamped with; None leaves the time to the servers.
-    """
+    """What the page talks to: a bundle to name things, a recommender, and a collector where there is one."""
 
     shelf: Shelf
     recommender: Upstream
     collector: Upstream | None = None
-    clock: Callable[[], int] | None = None
 
     async def about(self, request: Request) -> Response:
         """What does not change: the bundle, its surfaces, regions, categories, and words for sources and features."""
@@ -93,9 +88,6 @@ class Playground:
         k = instance.get("k", 20)
         if isinstance(k, int) and k > MAX_K:
             raise InvalidInput(f"k: at most {MAX_K} here")
-        if self.clock is not None:
-            context = instance.get("context")
-            instance["context"] = (context if isinstance(context, dict) else {}) | {"timestamp": iso(self.clock())}
         found, ms = await self.recommender.post(PREDICT, {"instances": [instance]})
         try:
             made = found["predictions"][0]
@@ -113,8 +105,6 @@ class Playground:
             raise InvalidInput(f"events: a list of 1 to {MAX_EVENTS}")
         if not all(isinstance(event, dict) for event in events):
             raise InvalidInput("events: each must be an object")
-        if self.clock is not None:
-            events = [event | {"timestamp": iso(self.clock())} for event in events]
         verdict, ms = await self.collector.post("/v1/events", {"events": events})
         return answer({"verdict": verdict, "ms": round(ms, 2)})
 
@@ -224,9 +214,3 @@ async def broken(request: Request, error: Exception) -> Response:
     """Our own mistake: logged with its trace, and said in one line."""
     logger.error("%s failed", request.url.path, exc_info=error)
     return answer({"error": f"the playground failed ({type(error).__name__}): its log says more"}, 500)
-
-
-def iso(micros: int) -> str:
-    """Microseconds since 1970 as ISO 8601 in UTC."""
-    seconds, rest = divmod(micros, 1_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:06d}Z"

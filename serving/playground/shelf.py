@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,7 +35,6 @@ class Shelf:
     sources: list[dict[str, str]]
     features: dict[str, str]
     surfaces: list[dict[str, Any]]
-    as_of: int
 
     @staticmethod
     def open(folder: Path) -> Shelf:
@@ -52,15 +50,13 @@ class Shelf:
             path = folder / "catalogue" / "items.parquet"
             wanted = [c for c in ("item_id", *COLUMNS) if c in pq.read_schema(path).names]
             items = pd.read_parquet(path, columns=wanted).drop_duplicates("item_id").set_index("item_id")
-            with np.load(folder / "catalogue" / "item_features.npz") as stored:
-                as_of = int(stored["as_of"])
             segments = list(json.loads((folder / "fallback.json").read_text())["segments"])
             people = People.read(folder, tops_of(items))
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise InvalidBundle(f"{folder} cannot be read ({type(error).__name__}: {error}): train again") from error
         sources = sources_of(folder)
         features = {feature.name: feature.meaning for feature in feature_list([s["name"] for s in sources])}
-        return Shelf(manifest, items, people, segments, sources, features, surfaces_of(folder), as_of)
+        return Shelf(manifest, items, people, segments, sources, features, surfaces_of(folder))
 
     def details(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Title, category, brand, price and picture address of the items that are known, as far as they are known."""

@@ -21,6 +21,14 @@ def test_pseudonyms_are_keyed_stable_and_apart_by_kind() -> None:
     assert len(names.of("")) == len(names.of("å" * 10_000)) == 32
 
 
+def test_a_pseudonym_that_is_named_as_one_is_taken_as_it_is() -> None:
+    names = Pseudonymiser(KEY)
+    anna = names.of("anna")
+    assert names.of(f"pseudonym:{anna}") == anna and names.of(f"pseudonym:~{anna}") == f"~{anna}"
+    for other in (anna, "pseudonym:anna", f"pseudonym:{anna}0", f"pseudonym:{anna.upper()}", f"pseudonym:{anna}\n"):
+        assert names.of(other) not in (anna, other)  # whatever else an id says, it never passes as it came
+
+
 def test_a_key_file_is_made_once_for_its_owner_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LONGTAIL_PSEUDONYM_KEY", raising=False)
     path = tmp_path / "deep" / "key"

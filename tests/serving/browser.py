@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-
-from serving.process import LOOPBACK, stop
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -123,27 +118,3 @@ def browser() -> Iterator[Page]:
     finally:
         driver.quit()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def playground(bundle: Path, url: str, log: Path, words: Sequence[str] = ()) -> Iterator[str]:
-    """The address of a playground process on a free port."""
-    from serving.process import spawn
-
-    flags = ["--bundle", str(bundle), "--url", url, "--port", "0", *words]
-    process = spawn([sys.executable, "-m", "serving.playground", *flags], log)
-    try:
-        yield address(process, log)
-    finally:
-        stop(process)
-
-
-def address(process: subprocess.Popen, log: Path, timeout_s: float = 60) -> str:
-    """What the playground says where it is."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and process.poll() is None:
-        for line in log.read_text().splitlines() if log.is_file() else []:
-            if line.startswith(f"playground: http://{LOOPBACK}:"):
-                return line.split()[1]
-        time.sleep(0.05)
-    raise AssertionError(f"the playground did not start: {log.read_text()[-600:]}")

@@ -17,6 +17,7 @@ from selenium.webdriver.common.keys import Keys
 
 from longtail.errors import Unavailable
 from serving.local import LocalServing
+from serving.playground.local import LocalPlayground
 from serving.process import LOOPBACK, free_port
 from serving.ranker.triton import wheel
 from tests.serving import browser as browsing
@@ -71,16 +72,16 @@ def told(stand_in):
 @pytest.fixture(scope="module")
 def address(shop, stand_in, tmp_path_factory):
     log = tmp_path_factory.mktemp("playground") / "log.txt"
-    with browsing.playground(shop, stand_in.url, log) as found:
-        yield found
+    with LocalPlayground(shop, stand_in.url, log) as found:
+        yield found.wait()
 
 
 @pytest.fixture(scope="module")
 def collecting(bundle_folder, stand_in, tmp_path_factory):
     """A playground whose clicks go to a collector."""
     log = tmp_path_factory.mktemp("playground") / "log.txt"
-    with browsing.playground(bundle_folder, stand_in.url, log, ["--collector", stand_in.url]) as found:
-        yield found
+    with LocalPlayground(bundle_folder, stand_in.url, log, collector=stand_in.url) as found:
+        yield found.wait()
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +92,10 @@ def real(bundle_folder, tmp_path_factory):
     except Unavailable as reason:
         pytest.skip(str(reason))
     state = tmp_path_factory.mktemp("state")
-    with (
-        LocalServing(bundle_folder, state, clock="data", extra=["--seed", "1"]) as serving,
-        browsing.playground(
-            bundle_folder, f"http://{LOOPBACK}:{serving.http_port}", state / "playground.log", ["--clock", "data"]
-        ) as found,
-    ):
-        yield found
+    with LocalServing(bundle_folder, state, clock="data", extra=["--seed", "1"]) as serving:
+        url = f"http://{LOOPBACK}:{serving.http_port}"
+        with LocalPlayground(bundle_folder, url, state / "playground.log") as found:
+            yield found.wait()
 
 
 def ask(url: str, body: object = None, **headers: str) -> tuple[int, dict, dict]:
@@ -192,7 +190,7 @@ def test_the_keyboard_alone_is_enough(address, told, page):
     page.until(lambda: page.all(".found .card"), what="people")
     page.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ENTER)
     page.wait()
-    assert not told.asked[-1]["user_id"].startswith("new-")
+    assert told.asked[-1]["user_id"].startswith("pseudonym:")
     page.press("n")
     page.wait()
     assert told.asked[-1]["user_id"].startswith("new-") and told.asked[-1]["context"]["events"] == []
@@ -350,8 +348,8 @@ def test_people_are_found_by_pseudonym_region_and_taste(address, told):
 def test_without_a_recommender_and_on_a_taken_port_it_says_so_in_one_line(shop, stand_in, tmp_path):
     nobody = f"http://{LOOPBACK}:{free_port()}"
     log = tmp_path / "log.txt"
-    with browsing.playground(shop, nobody, log) as found:
-        code, _, answer = ask(found + "api/recommend", {"k": 1})
+    with LocalPlayground(shop, nobody, log) as found:
+        code, _, answer = ask(found.wait() + "api/recommend", {"k": 1})
         assert code == 503 and answer["error"].endswith("does not answer: run `longtail serve`")
         said = [line for line in log.read_text().splitlines() if "longtail:" in line]
         assert said == [

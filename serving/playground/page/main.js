@@ -99,7 +99,7 @@ function be(person, items = {}) {
   scrollTo(0, 0);
   Object.assign(state.items, items);
   Object.assign(state, {
-    person, user: person ? person.user_id : newUser(), sessionId: crypto.randomUUID(), session: [], waiting: [],
+    person, user: person ? `pseudonym:${person.user_id}` : newUser(), sessionId: crypto.randomUUID(), session: [], waiting: [],
     anchor: null, list: null, picked: null, region: person ? "" : state.region,
   });
   who(on);

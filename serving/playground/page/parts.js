@@ -21,7 +21,7 @@ const LEVELS = {
 export function who(on) {
   const { person, user } = state;
   $("person").replaceChildren(
-    face(user),
+    face(person ? person.user_id : user),
     el("div", { class: "about" }, el("b", {}, person ? shortId(person.user_id) : "Somebody new"),
       el("small", {}, person ? describe(person) : "nothing is known yet")),
     el("button", { id: "choose", onclick: on.choose }, icon("person"), "Choose a person"),
