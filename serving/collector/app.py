@@ -20,18 +20,21 @@ from serving.edge.http import Body, ClientGone, Header, Receive, Refusal, Scope,
 
 EVENTS = "/v1/events"
 RETRY_AFTER: tuple[Header, ...] = ((b"retry-after", b"1"),)
-TICK_S = 1.0
 logger = logging.getLogger("longtail.collector")
 
 
 class Collector:
     """ASGI app: `POST /v1/events`, and `/healthz`, `/readyz`, `/metrics` for those who watch it.
 
-    Started and stopped by the server's lifespan events; stopping stores everything that was taken.
+    Started and stopped by the server's lifespan events; stopping stores everything that was taken. `tick_s` is the time
+    between two rounds of upkeep.
     """
 
-    def __init__(self, intake: Intake, sink: Sink, feed: Feed, guard: Guard, pending: int) -> None:
-        self._intake, self._sink, self._feed, self._guard, self._pending = intake, sink, feed, guard, pending
+    def __init__(
+        self, intake: Intake, sink: Sink, feed: Feed, guard: Guard, pending: int, tick_s: float = 1.0
+    ) -> None:  # fmt: skip
+        self._intake, self._sink, self._feed, self._guard = intake, sink, feed, guard
+        self._pending, self._tick_s = pending, tick_s
         self._desk: Desk | None = None
         self._beat: asyncio.Task | None = None
 
@@ -122,7 +125,7 @@ class Collector:
 
     async def _tend(self) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(self._tick_s)
             for part in (self._sink, self._feed):
                 try:
                     await part.tend()

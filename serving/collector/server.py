@@ -41,16 +41,16 @@ def build(
     intake = Intake(pseudonymiser, config.limits.bounds, config.limits.batch)
     state.mkdir(parents=True, exist_ok=True)
     store = open_live(live or f"sqlite://{state.resolve()}/live.db", writer=True)
-    watch = Guard.load(guard)
+    watch, pending = Guard.load(guard), config.limits.pending
     if config.kafka is not None and config.sink == "kafka":
         from serving.collector.kafka_sink import KafkaSink
 
-        kafka = KafkaSink(config.kafka, config.limits.pending)
-        return Collector(intake, kafka, Feed(store, kafka.recent), watch, config.limits.pending)
+        kafka = KafkaSink(config.kafka, pending)
+        return Collector(intake, kafka, Feed(store, kafka.recent), watch, pending)
     from serving.collector.spool_sink import SpoolSink
 
     spool = SpoolSink(Spool(state, limits=config.limits.spool, horizon_days=config.horizon_days), config.seal)
-    return Collector(intake, spool, Feed(store, spool.recent), watch, config.limits.pending)
+    return Collector(intake, spool, Feed(store, spool.recent), watch, pending, min(1.0, config.seal.every_s))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

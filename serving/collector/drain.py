@@ -1,0 +1,255 @@
+"""`python -m serving.collector.drain`: from Kafka into the spool and its Parquet, each event once.
+
+The place in the topic is kept in the same transaction as the rows, so that a crash of either side repeats nothing and
+skips nothing; ids that come twice count once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import orjson
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from prometheus_client import start_http_server
+
+from longtail.errors import InvalidInput, LongtailError
+from longtail.events.incoming import EARLIEST_US, Bounds, Misfit, clean
+from longtail.events.spool import Row, Spool
+from longtail.metrics import (
+    DRAIN_FAILURES,
+    DRAIN_LAG,
+    DRAINED,
+    SPOOL_BYTES,
+    SPOOL_ROWS,
+    SPOOL_SEAL_FAILURES,
+    SPOOL_SEALED,
+)
+from longtail.schema import DAY_US
+from serving.collector.config import CollectorConfig, KafkaConfig, SealConfig
+from serving.collector.log import say
+
+GROUP = 5000
+WAIT_S = 0.2
+LOOK_EVERY_S = 5.0
+RETRY_S = 1.0
+PSEUDONYM = re.compile(r"[0-9a-f]{32}")
+# The collector's own bounds may be any within these.
+ANY = Bounds(ahead_us=DAY_US, text=65_536)
+
+
+class Drain:
+    """Consumes every partition of a topic into `spool`, from where the spool says it stands."""
+
+    def __init__(self, kafka: KafkaConfig, spool: Spool, seal: SealConfig) -> None:
+        self._config, self.spool, self._seal = kafka, spool, seal
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": kafka.servers,
+                "group.id": "longtail",  # required by the library; nothing is ever committed to it
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "reconnect.backoff.ms": 50,
+                "reconnect.backoff.max.ms": 1000,
+                "log_level": 2,
+                "error_cb": self._error,
+            }
+        )
+        self._next: dict[int, int] = {}
+        self._looked = -LOOK_EVERY_S
+        self._down = False
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Consume, store and seal until `stopping()`; what fails is said, counted and tried again."""
+        sealer = threading.Thread(target=self._seal_now_and_then, args=(stopping,), name="seal")
+        sealer.start()
+        try:
+            while not stopping():
+                try:
+                    self.step()
+                except (LongtailError, KafkaException) as error:
+                    self._failed(type(error).__name__, str(error))
+                    # Whatever was read but not stored is read again.
+                    self._next, self._looked = {}, -LOOK_EVERY_S
+                    time.sleep(RETRY_S)
+        finally:
+            sealer.join()
+            self._consumer.close()
+            self.spool.close()
+
+    def step(self) -> int:
+        """Take what is there, at most `GROUP` messages; how many events were new.
+
+        Raises:
+            SpoolFull, Unavailable: the spool does not take them; nothing is lost, the next step takes them again.
+            KafkaException: the broker refuses.
+        """
+        self._look()
+        if not self._next:
+            time.sleep(WAIT_S)
+            return 0
+        rows: list[Row] = []
+        places: dict[tuple[str, int], int] = {}
+        misfits: dict[str, list[tuple[int, int]]] = {}
+        for part, offset, content in self._messages():
+            expected = self._next[part]
+            if offset < expected:
+                continue
+            if offset > expected >= 0:
+                self._gap(part, expected, offset)
+            self._next[part] = places[self._config.topic, part] = offset + 1
+            try:
+                rows.append(row_of(content))
+            except Misfit as misfit:
+                misfits.setdefault(str(misfit), []).append((part, offset))
+        if not places:
+            return 0
+        new = self.spool.write(rows, places)
+        if self._down:
+            self._down = False
+            say("drain_back")
+        for reason, found in misfits.items():
+            say("misfits", "warning", reason=reason, messages=len(found), first=found[0])
+        n_misfits = sum(len(found) for found in misfits.values())
+        for verdict, n in (("stored", sum(new)), ("duplicate", len(new) - sum(new)), ("misfit", n_misfits)):
+            DRAINED.labels(verdict).inc(n)
+        return sum(new)
+
+    def lag(self) -> dict[int, int]:
+        """Messages of each partition that are not taken yet.
+
+        Raises:
+            KafkaException: the broker does not answer.
+        """
+        behind = {}
+        for part, following in self._next.items():
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(self._config.topic, part), timeout=1.0)
+            behind[part] = high - max(following, low)
+        return behind
+
+    def _look(self) -> None:
+        """Assign the partitions, and those that were added since; tell how far behind they are."""
+        if time.monotonic() < self._looked + LOOK_EVERY_S:
+            return
+        topic = self._consumer.list_topics(self._config.topic, timeout=5.0).topics[self._config.topic]
+        if topic.error is not None:
+            raise KafkaException(topic.error)
+        self._looked = time.monotonic()
+        if set(topic.partitions) != set(self._next):
+            kept = self.spool.places(self._config.topic)
+            self._next = {part: kept.get(part, OFFSET_BEGINNING) for part in topic.partitions}
+            places = [TopicPartition(self._config.topic, part, offset) for part, offset in self._next.items()]
+            self._consumer.assign(places)
+            say("assigned", topic=self._config.topic, places={str(p): o for p, o in self._next.items()})
+        for part, behind in self.lag().items():
+            DRAIN_LAG.labels(str(part)).set(max(behind, 0))
+            if behind < 0:
+                # The topic was made anew: its offsets start over. Ids that are told again count once.
+                say("topic_made_anew", "error", partition=part, place=self._next[part])
+                self._next[part] = OFFSET_BEGINNING
+                self._consumer.seek(TopicPartition(self._config.topic, part, OFFSET_BEGINNING))
+
+    def _messages(self) -> Iterator[tuple[int, int, bytes]]:
+        """Partition, offset and content of what is there."""
+        for message in self._consumer.consume(GROUP, WAIT_S):
+            error = message.error()
+            if error is not None:
+                raise KafkaException(error)
+            part, offset = message.partition(), message.offset()
+            if part is not None and offset is not None:
+                yield part, offset, message.value() or b""
+
+    def _gap(self, part: int, expected: int, offset: int) -> None:
+        """Kafka no longer has what comes next: its retention is shorter than this consumer was away."""
+        DRAIN_FAILURES.labels("gap").inc()
+        say("gap", "error", partition=part, first_missing=expected, next_there=offset)
+
+    def _error(self, error: KafkaError) -> None:
+        self._failed(error.name(), error.str())
+
+    def _failed(self, kind: str, cause: str) -> None:
+        DRAIN_FAILURES.labels(kind).inc()
+        if not self._down:
+            self._down = True
+            say("drain_failed", "error", error=cause)
+
+    def _seal_now_and_then(self, stopping: Callable[[], bool]) -> None:
+        last = time.monotonic()
+        while not stopping():
+            time.sleep(min(1.0, self._seal.every_s))
+            SPOOL_ROWS.set(self.spool.rows)
+            SPOOL_BYTES.set(self.spool.bytes)
+            try:
+                self.spool.forget_ids()
+                if time.monotonic() < last + self._seal.every_s and self.spool.rows < self._seal.rows:
+                    continue
+                last = time.monotonic()
+                sealed = self.spool.seal()
+            except LongtailError as error:
+                SPOOL_SEAL_FAILURES.inc()
+                say("seal_failed", "error", error=str(error))
+                continue
+            if sealed.rows:
+                SPOOL_SEALED.inc(sealed.rows)
+                say("sealed", rows=sealed.rows, files=sealed.files, seconds=round(sealed.seconds, 3))
+
+
+def row_of(content: bytes) -> Row:
+    """The row that a collector wrote: of the contract, its ids pseudonyms.
+
+    Raises:
+        Misfit: somebody else wrote it.
+    """
+    try:
+        row = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        raise Misfit("not JSON") from None
+    if not isinstance(row, dict):
+        raise Misfit("not an object")
+    received, extra = row.pop("received_at", None), row.pop("extra", None)
+    if not isinstance(received, int) or not isinstance(extra, str | None) or received < EARLIEST_US:
+        raise Misfit("not written by a collector")
+    # Judged at the moment when the collector judged it: a slow consumer finds nothing else.
+    if received > time.time_ns() // 1000 + ANY.ahead_us or clean(row, received, ANY) != row:
+        raise Misfit("not written by a collector")
+    for name in ("user_id", "session_id", "device_id"):
+        if name in row and not PSEUDONYM.fullmatch(row[name]):
+            raise Misfit(f"{name} is no pseudonym")
+    return Row(row["event_id"], row["timestamp"], content)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run until SIGTERM or SIGINT."""
+    flags = argparse.ArgumentParser(
+        prog="python -m serving.collector.drain", description="Takes events from Kafka into date-partitioned Parquet."
+    )
+    flags.add_argument("--state", type=Path, required=True, help="folder of the spool and its Parquet")
+    flags.add_argument("--config", type=Path, required=True, help="the collector's YAML: kafka, limits, seal")
+    flags.add_argument("--metrics_port", type=int, help="serve Prometheus metrics on this port")
+    given = flags.parse_args(argv)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        config = CollectorConfig.load(given.config)
+        if config.kafka is None:
+            raise InvalidInput(f"{given.config}: kafka.servers must say where events are taken from")
+        spool = Spool(given.state, limits=config.limits.spool, horizon_days=config.horizon_days)
+    except LongtailError as error:
+        print(f"drain: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    if given.metrics_port:
+        start_http_server(given.metrics_port, "127.0.0.1")
+    say("started", topic=config.kafka.topic, state=given.state)
+    Drain(config.kafka, spool, config.seal).run(stop.is_set)
+    say("stopped")
+
+
+if __name__ == "__main__":
+    main()
