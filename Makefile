@@ -12,6 +12,7 @@ STAMP := $(VENV)/.installed
 DATASET ?= simulator
 DATA ?=
 DEMO_DIR ?= runs/demo
+STAY ?=
 PYTEST_ARGS ?=
 
 # One thread a library: two cores are shared by processes, and results stay the same on any machine.
@@ -40,8 +41,8 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --python $(PYTHON) --quiet --no-deps -e .
 	@touch $@
 
-demo: install ## a shop from raw events to served lists; DATASET=online-retail DATA=<folder> for real purchases
-	$(PYTHON) -m serving.demo --dataset "$(DATASET)" --data "$(DATA)" --out "$(DEMO_DIR)"
+demo: install ## a shop from raw events to served lists; DATASET=online-retail DATA=<folder> for real purchases, STAY=1 to keep it up
+	$(PYTHON) -m serving.demo --dataset "$(DATASET)" --data "$(DATA)" --out "$(DEMO_DIR)" $(if $(STAY),--stay)
 
 test: install check ## everything that CI runs
 	$(PYTHON) -m pytest -q $(PYTEST_ARGS)

@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from longtail.cli.terminal import ending_on_signals, one_line_errors
 from longtail.errors import InvalidInput
 from serving.demo_lists import Lists, show
 from serving.local import LocalServing
+from serving.playground.local import LocalPlayground
+from serving.process import LOOPBACK
 
 SHOP = {"users": 2_000, "items": 1_000, "days": 80, "events": 200_000}
 CONFIG: dict[str, Any] = {
@@ -27,6 +31,7 @@ CONFIG: dict[str, Any] = {
     "ranker": {"rounds": 150},
 }
 GRACE_S = 30
+PAGE_PORT = 8090
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -37,6 +42,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     parser.add_argument("--simulate", type=json.loads, default=SHOP, help="size of the simulated shop, JSON")
     parser.add_argument("--config", type=json.loads, default=CONFIG, help="training configuration, JSON")
+    parser.add_argument("--stay", action="store_true", help="keep servers and playground up until Ctrl-C")
     return parser.parse_args(given)
 
 
@@ -59,19 +65,49 @@ def demo(args: argparse.Namespace, console: Console) -> None:
     part("pipelines.run_local", *(str(word) for pair in train.items() for word in pair))
     result = json.loads((out / "run" / "result.json").read_text())
     console.rule("3 servers")
-    with console.status("starting Triton, retriever and recommender"):
-        serving = LocalServing(Path(result["bundle"]), out / "serving", clock="data", report=lambda text: None)
-        serving.start()
+    bundle = Path(result["bundle"])
+    serving = LocalServing(bundle, out / "serving", clock="data", report=lambda text: None)
+    page = LocalPlayground(
+        bundle, f"http://{LOOPBACK}:{serving.http_port}", out / "serving" / "playground.log", port=port()
+    )
     try:
+        with console.status("starting Triton, retriever, recommender and playground"):
+            page.launch()  # while the others start: it costs no time of its own
+            serving.start()
         console.print(f"ready: POST {serving.url}", highlight=False)
         console.rule("4 lists")
-        show(serving.recommend, Lists.open(Path(result["bundle"])), console)
+        show(serving.recommend, Lists.open(bundle), console)
+        console.rule("5 playground")
+        visit(page.wait(), args.stay, console)
     finally:
         with console.status("stopping the servers"):
+            page.stop()
             serving.stop()
     console.rule("where everything lies")
     closing(result, out, console)
     console.print(f"[dim]all servers are stopped; {time.monotonic() - began:.0f} s in all[/dim]")
+
+
+def visit(address: str, stay: bool, console: Console) -> None:
+    """Say where the page is; with `stay`, keep everything up until Ctrl-C or SIGTERM."""
+    console.print(f"the same lists as a page to click on: [bold]{address}[/bold]", highlight=False)
+    if not stay:
+        console.print("[dim]it stops with the servers now; `make demo STAY=1` keeps them up[/dim]")
+        return
+    console.print("servers and page stay up; Ctrl-C stops them", highlight=False)
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+def port() -> int:
+    """The playground's usual port where it is free, else 0: any."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, PAGE_PORT))
+        except OSError:
+            return 0
+    return PAGE_PORT
 
 
 def bring(args: argparse.Namespace, shop: Path, key: Path, console: Console) -> None:
@@ -128,6 +164,7 @@ def closing(result: dict[str, Any], out: Path, console: Console) -> None:
         "MLflow": f".venv/bin/mlflow ui --backend-store-uri sqlite:///{out.resolve()}/mlflow/mlflow.db",
         "logs": f"{result['log']}, {out / 'serving'}",
         "serve": f".venv/bin/longtail serve --registry {registry} --key-file {key} --clock data",
+        "page": f".venv/bin/longtail playground --registry {registry} --open  (while it serves)",
     }
     for name, value in rows.items():
         console.print(f"[bold]{name:<9}[/bold] {value}", highlight=False, soft_wrap=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from longtail.engine.baked import BakedPeople
 from longtail.schema import GUEST_PREFIX
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
@@ -31,13 +31,14 @@ class Lists:
     def open(bundle: Path) -> Lists:
         """Read a bundle; the returning user is a typical active one: the 90th percentile by interactions."""
         items = pd.read_parquet(bundle / "catalogue" / "items.parquet").set_index("item_id")
-        users = pq.read_table(bundle / "users.parquet", columns=["user_id"])["user_id"].to_pylist()
-        histories = pq.read_table(bundle / "histories.parquet", columns=["user", "item", "time"]).to_pandas()
-        counts = histories["user"].value_counts()
-        known = [code for code in counts.index if not users[code].startswith(GUEST_PREFIX)] or list(counts.index)
-        code = known[int(len(known) * 0.1)]
-        newest = histories[histories["user"] == code].sort_values("time", ascending=False)["item"]
-        return Lists(items, users[code], [str(items.index[i]) for i in dict.fromkeys(newest)])
+        people = BakedPeople.open(bundle)
+        counts = people.history.lengths
+        busiest = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+        signed_in = busiest[~np.strings.startswith(people.ids.ids[busiest], GUEST_PREFIX.encode())]
+        known = signed_in if len(signed_in) else busiest
+        person = int(known[int(len(known) * 0.1)])
+        newest = people.histories(np.array([person])).item[::-1]
+        return Lists(items, people.ids.ids[person].decode(), [str(items.index[i]) for i in dict.fromkeys(newest)])
 
     def name(self, item_id: str) -> str:
         """Title and category of an item, as far as the catalogue has them."""
