@@ -14,9 +14,9 @@ from longtail.engine.popular import Category, Popular
 from longtail.engine.schema import Instance
 from longtail.errors import InvalidInput
 from longtail.events import Requests
+from longtail.identity.pseudonyms import GIVEN
 from longtail.reranking import PersonView
 from longtail.reranking.filters import member
-from longtail.retrieval.blend import ranks_within
 from longtail.retrieval.candidates import Ask, Candidates
 from longtail.schema import EVENT_CODE
 from longtail.surfaces import BoundSurface, BoundSurfaces
@@ -36,15 +36,15 @@ class Pseudonym(Protocol):
 
 def unchanged(identifier: str, kind: str = "user") -> str:
     """The `Pseudonym` of ids that are pseudonyms already."""
-    return identifier
+    return identifier.removeprefix(GIVEN)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One instance as the engine sees it. `user` is a pseudonym, `now` microseconds; `anchors` item indices int64 [n].
 
-    `key` names the list among those made before, None where it must not be kept. `state` is what an equal request
-    would have to share for the same list to be right. `notes` are causes that concern this instance alone.
+    `key` names the list among the last good ones, None where it must not be kept. Requests with one `equal` may be
+    shown one list. `notes` are causes that concern this instance alone.
     """
 
     instance: Instance
@@ -56,7 +56,7 @@ class Asked:
     anchors: np.ndarray
     category: Category | None
     key: Hashable | None
-    state: Hashable
+    equal: Hashable
     notes: list[str] = field(default_factory=list)
 
 
@@ -118,11 +118,14 @@ def _resolve(
     user = None if instance.user_id is None else pseudonym(instance.user_id)
     given = (surface.name, context.items if surface.anchor == "items" else (), context.category if category else None)
     key = (user, *given) if user is not None or given[1] or category else None
-    last = (len(seen), int(seen[-1]), int(history.time[past.stop - 1])) if len(seen) else None
-    state = (person.region, person.age, segment, last if personal(surface, anchors) else None)
+    k = instance.k or surface.k
+    equal = (*given, k, person.region, person.age, segment, tuple(anchors.tolist()))
+    if personal(surface, anchors):
+        # A new event changes the number of events or the last one.
+        equal += (user, len(seen), *((int(seen[-1]), int(history.time[past.stop - 1])) if len(seen) else ()))
     return Asked(
-        instance, instance.k or surface.k, int(requests.time[b]), user, segment, person, anchors, category, key, state,
-        notes,
+        instance, k, int(requests.time[b]), user, segment, person, anchors, category, key, equal, notes,
+
     )  # fmt: skip
 
 
@@ -151,8 +154,10 @@ def narrowed(candidates: Candidates, asked: Sequence[Asked], bundle: Bundle, n: 
     keep = np.ones(len(candidates.rows), bool)
     bounds = np.searchsorted(candidates.rows, np.arange(len(asked) + 1))
     for b, a in enumerate(asked):
+        mine = slice(bounds[b], bounds[b + 1])
         if a.category is not None:
-            mine = slice(bounds[b], bounds[b + 1])
-            keep[mine] = member(bundle.catalogue.category[candidates.items[mine]], a.category.codes)
-    inside = candidates.take(keep)
-    return inside.take(ranks_within(inside.rows, inside.items, inside.blend) < n)
+            inside = member(bundle.catalogue.category[candidates.items[mine]], a.category.codes)
+            worst_first = np.lexsort((-candidates.items[mine], np.where(inside, candidates.blend[mine], -1)))
+            inside[worst_first[:-n]] = False
+            keep[mine] = inside
+    return candidates.take(keep)

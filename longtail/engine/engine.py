@@ -14,6 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,8 +97,10 @@ class Engine:
         self._surfaces = surfaces
         self._cache = Lru(self.config.cached)
 
-    async def recommend(self, instances: Sequence[Instance]) -> list[Recommendation]:
+    async def recommend(self, instances: Sequence[Instance], probe: bool = False) -> list[Recommendation]:
         """A list for each instance. A missing part never raises: the level and the cause say what was missing.
+
+        The list of a `probe` is shown to nobody: it is neither counted nor logged nor remembered.
 
         Raises:
             InvalidInput: an instance names a surface that there is not; the message names the field.
@@ -107,11 +110,11 @@ class Engine:
         self.in_flight += 1
         try:
             if len(instances) == 1:
-                return await self._answer(instances, surfaces[0])
+                return await self._answer(instances, surfaces[0], probe)
             places: dict[str, list[int]] = {}
             for n, surface in enumerate(surfaces):
                 places.setdefault(surface.name, []).append(n)
-            groups = [self._surface([instances[n] for n in p], surfaces[p[0]]) for p in places.values()]
+            groups = [self._surface([instances[n] for n in p], surfaces[p[0]], probe) for p in places.values()]
             answers = dict(
                 pair
                 for p, group in zip(places.values(), await asyncio.gather(*groups), strict=True)
@@ -122,13 +125,13 @@ class Engine:
             self.in_flight -= 1
             IN_FLIGHT.dec()
 
-    async def _surface(self, instances: Sequence[Instance], surface: BoundSurface) -> list[Recommendation]:
+    async def _surface(self, instances: Sequence[Instance], surface: BoundSurface, probe: bool) -> list[Recommendation]:
         """The lists of one surface, `batch` at a time: a large call must not hold up the small ones."""
         size = self.config.batch
         parts = [instances[start : start + size] for start in range(0, len(instances), size)]
-        return [answer for part in parts for answer in await self._answer(part, surface)]
+        return [answer for part in parts for answer in await self._answer(part, surface, probe)]
 
-    async def _answer(self, instances: Sequence[Instance], surface: BoundSurface) -> list[Recommendation]:
+    async def _answer(self, instances: Sequence[Instance], surface: BoundSurface, probe: bool) -> list[Recommendation]:
         run = Run(asyncio.get_running_loop().time() + self.config.total_ms / 1e3)
         requests = await self._requests(instances, run)
         asked = resolve(instances, surface, requests, self.bundle, self._popular, self.pseudonym)
@@ -151,9 +154,11 @@ class Engine:
         run.took("rerank", start)
         run.took("total", run.begin)
         done = list(zip(asked, [d for d in drafts if d is not None], slices, strict=True))
-        lists = [self._finish(a, draft, surface, found, mine, run) for a, draft, mine in done]
-        self._log(lists, done, surface, requests, found)
-        report(lists, surface.name, run.timings["total"])
+        lists = [self._finish(a, draft, found, mine, run) for a, draft, mine in done]
+        if not probe:
+            self._remember(done, surface)
+            self._log(lists, done, surface, requests, found)
+            report(lists, surface.name, run.timings["total"])
         return lists
 
     async def _requests(self, instances: Sequence[Instance], run: Run) -> Requests:
@@ -178,7 +183,7 @@ class Engine:
         """The list that an equal request got a moment ago."""
         if asked.instance.trace or asked.instance.context.trace:
             return None
-        found = self._cache.get((asked.key, asked.state, asked.k))
+        found = self._cache.get(asked.equal)
         draft = None
         if found is not None and 0 <= asked.now - found.time <= surface.cache_s * 1e6:
             draft = kept(found, asked, surface, self.bundle, "full", "cache")
@@ -206,14 +211,17 @@ class Engine:
         return draft if draft.items else None
 
     def _draft(self, asked: Asked, surface: BoundSurface, found: Ranked, mine: slice, run: Run) -> Draft | None:
-        if found.candidates is None or mine.start == mine.stop:
+        if found.candidates is None:
             return None
         try:
             draft = ranked(asked, surface, self.bundle, found.candidates, mine, found.scores, self.rng)
         except Exception as error:  # noqa: BLE001 - a stage boundary: a list made before, or popular items, stand in
             run.missing("rerank", error)
             return None
-        return draft if draft.items else None
+        if not draft.items:
+            asked.notes.append("candidates: none")
+            return None
+        return draft
 
     async def _stand_in(self, asked: Asked, surface: BoundSurface, run: Run) -> Draft | None:
         """The last good list of this person, from memory or from the store."""
@@ -225,19 +233,22 @@ class Engine:
         draft = kept(found, asked, surface, self.bundle, "last_good", "cache")
         return draft if draft.items else None
 
-    def _finish(
-        self, asked: Asked, draft: Draft, surface: BoundSurface, found: Ranked, mine: slice, run: Run
-    ) -> Recommendation:
-        context = asked.instance.context
-        if draft.level == "full" and draft.made == "live":
+    def _remember(self, done: Sequence[tuple[Asked, Draft, slice]], surface: BoundSurface) -> None:
+        """Count what is shown, and keep the good lists."""
+        for asked, draft, _ in done:
+            LISTS.labels(self.config.variant, surface.name, draft.level, draft.made).inc()
+            for source, n in Counter(item.source for item in draft.items).items():
+                SHOWN.labels(source).inc(n)
+            if draft.level != "full" or draft.made != "live":
+                continue
             good = KeptList(draft.items, draft.codes, draft.version, asked.now)
             if asked.key is not None:
                 self._last_good.put(asked.key, good)
             if surface.cache_s > 0:
-                self._cache.put((asked.key, asked.state, asked.k), good)
-        LISTS.labels(self.config.variant, surface.name, draft.level, draft.made).inc()
-        for source, n in Counter(item.source for item in draft.items).items():
-            SHOWN.labels(source).inc(n)
+                self._cache.put(asked.equal, good)
+
+    def _finish(self, asked: Asked, draft: Draft, found: Ranked, mine: slice, run: Run) -> Recommendation:
+        context = asked.instance.context
         causes = [*run.causes, *asked.notes, *draft.causes]
         timings = trace = None
         if asked.instance.trace or context.trace:
@@ -248,6 +259,18 @@ class Engine:
             context.request_id or uuid.uuid4().hex, draft.items, draft.version, self.config.variant, draft.level,
             draft.made, "; ".join(dict.fromkeys(causes)) or None, timings, trace,
         )  # fmt: skip
+
+    def ages(self) -> dict[str, float]:
+        """Seconds since the model and the index were made, and since the moment that the features know of."""
+        made = datetime.fromisoformat(self.bundle.manifest.created)
+        trained = (datetime.now(UTC) - (made if made.tzinfo else made.replace(tzinfo=UTC))).total_seconds()
+        return {"model": trained, "index": trained, "features": (self.clock() - self.bundle.as_of) / 1e6}
+
+    async def close(self) -> None:
+        """Let go of the hops' connections and the stores that are this engine's own."""
+        for part in (self.retrieve, self.score, self.people):
+            if hasattr(part, "close"):
+                await part.close()
 
     def _log(
         self, lists: Sequence[Recommendation], done: Sequence[tuple[Asked, Draft, slice]], surface: BoundSurface,

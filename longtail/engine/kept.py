@@ -16,16 +16,12 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class KeptList:
-    """A list as it was shown: `codes` int64 are the items' indices in the bundle `version`, `time` microseconds.
-
-    `state` is what the list depended on and may change: while it is the same, the list is still right.
-    """
+    """A list as it was shown: `codes` int64 are the items' indices in the bundle `version`, `time` microseconds."""
 
     items: list[Item]
     codes: np.ndarray
     version: str
     time: int
-    state: Hashable = None
 
 
 class Lru(Generic[Value]):

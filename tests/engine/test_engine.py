@@ -2,72 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import xgboost
 
-from longtail.engine.config import EngineConfig
-from longtail.engine.engine import Engine
 from longtail.engine.impressions import ImpressionLog, read_impressions
-from longtail.engine.online import StoredPeople, lay_out
 from longtail.engine.parts import Bundle
 from longtail.engine.schema import Instance, parse
 from longtail.engine.wire import (
-    pack_ask,
-    pack_candidates,
     pack_requests,
-    unpack_ask,
-    unpack_candidates,
     unpack_requests,
 )
-from longtail.errors import InvalidBundle, InvalidInput, Unavailable
+from longtail.errors import InvalidBundle, InvalidInput
 from longtail.events import Histories
-from longtail.retrieval import Retriever
+from tests.engine.in_process import ask, dead, ids
 from tests.serving.small_bundle import train
 
 K = 10
-
-
-@pytest.fixture(scope="module")
-def parts(bundle_folder, tmp_path_factory):
-    bundle = Bundle.open(bundle_folder)
-    retriever = Retriever.load(bundle_folder / "retrieval")
-    booster = xgboost.Booster(model_file=bundle_folder / "ranker" / bundle.ranker / "1" / "xgboost.ubj")
-    people = StoredPeople(bundle, lay_out(bundle, tmp_path_factory.mktemp("state")))
-
-    async def retrieve(requests, ask):
-        sent, ask = unpack_ask(pack_ask(requests, ask), len(bundle.catalogue), len(bundle.sources))
-        found = retriever.candidates(sent, ask.n, ask.also, ask.weights)
-        return unpack_candidates(pack_candidates(found), len(bundle.sources))
-
-    async def score(features):
-        return booster.inplace_predict(features)
-
-    return bundle, people, retrieve, score
-
-
-@pytest.fixture
-def engine(parts):
-    bundle, people, retrieve, score = parts
-    return Engine(
-        bundle, people, retrieve, score, lambda: bundle.as_of, np.random.default_rng(0), EngineConfig(candidates=50)
-    )
-
-
-async def dead(*given):
-    raise Unavailable("killed")
-
-
-def ask(engine: Engine, *instances: dict):
-    return asyncio.run(engine.recommend(parse({"instances": list(instances)}).instances))
-
-
-def ids(answer) -> list[str]:
-    return [item.item_id for item in answer.items]
 
 
 def test_a_known_person_gets_a_full_list_with_reasons(engine):
