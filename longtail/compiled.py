@@ -5,27 +5,28 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numba
 import numpy as np
 
-F = TypeVar("F", bound=Callable)
 
+def compiled(function: Callable | None = None, *, fastmath: set[str] | None = None) -> Any:
+    """Compile on the first call, without the interpreter's lock; one thread, floats in the written order.
 
-def compiled(function: F) -> F:
-    """Compile on the first call, without the interpreter's lock; one thread, no reordering of float operations.
-
-    Numba keeps what it compiled beside the source, else in the user's cache folder, or where `NUMBA_CACHE_DIR` says. On
-    a read-only installation without a home it is kept in the machine's folder for temporary files, or in memory.
+    `fastmath` names the liberties of LLVM that a function may take after all. Numba keeps what it compiled beside the
+    source, else in the user's cache folder, or where `NUMBA_CACHE_DIR` says. On a read-only installation without a
+    home it is kept in the machine's folder for temporary files, or in memory.
     """
-    options = {"nogil": True, "error_model": "numpy"}
+    if function is None:
+        return partial(compiled, fastmath=fastmath)
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath or False}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # Numba found no folder that it may write to
-        folder = Path(tempfile.gettempdir()) / f"longtail-compiled-{os.getuid()}"
-        numba.config.CACHE_DIR = str(folder)
+        numba.config.CACHE_DIR = str(Path(tempfile.gettempdir()) / f"longtail-compiled-{os.getuid()}")  # type: ignore[attr-defined]
     try:
         return numba.njit(cache=True, **options)(function)
     except (RuntimeError, OSError):
@@ -33,7 +34,7 @@ def compiled(function: F) -> F:
 
 
 def frozen(array: np.ndarray, dtype: type) -> np.ndarray:
-    """A read-only view (a copy only where type or layout differ): a loop is compiled once for what is mapped or sent."""
+    """A read-only view (a copy only where type or layout differ): so one loop serves what is made, mapped or sent."""
     view = np.ascontiguousarray(array, dtype).view(np.ndarray)
     view.flags.writeable = False
     return view

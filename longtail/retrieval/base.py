@@ -44,23 +44,3 @@ class CandidateSource(ABC):
     def retrieve(self, requests: Requests, k: int) -> tuple[np.ndarray, np.ndarray]:
         """`answer(requests).top(k)`."""
         return self.answer(requests).top(k)
-
-
-def top_of_dense(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Best k columns of a dense float32 [B, I] matrix, ties to the smaller column, -inf never proposed."""
-    n = scores.shape[1]
-    take = min(k, n)
-    ids = np.full((len(scores), k), -1, np.int64)
-    out = np.full((len(scores), k), -np.inf, np.float32)
-    if not take or not len(scores):
-        return ids, out
-    # A stable result needs the cut to respect ties: everything above the k-th value, then the first of its equals.
-    kth = -np.partition(-scores, take - 1, axis=1)[:, take - 1]
-    for b, row in enumerate(scores):
-        above = np.flatnonzero(row > kth[b])
-        equal = np.flatnonzero(row == kth[b])[: take - len(above)]
-        picked = np.sort(np.concatenate([above, equal]))
-        picked = picked[np.argsort(-row[picked], kind="stable")]
-        picked = picked[np.isfinite(row[picked])]
-        ids[b, : len(picked)], out[b, : len(picked)] = picked, row[picked]
-    return ids, out

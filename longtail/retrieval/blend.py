@@ -8,25 +8,28 @@ from pathlib import Path
 
 import numpy as np
 
-
-def ranks_within(rows: np.ndarray, items: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Rank of each candidate within its request, 0 for the best; float32 [N].
-
-    `rows` ascending int64 [N]; ties go to the smaller item, so a rank does not depend on the batch.
-    """
-    if not len(rows):
-        return np.empty(0, np.float32)
-    order = np.lexsort((items, -scores, rows))
-    starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
-    start_of = np.repeat(starts, np.diff(np.append(starts, len(rows))))
-    out = np.empty(len(rows), np.float32)
-    out[order] = np.arange(len(rows)) - start_of
-    return out
+from longtail.compiled import compiled
 
 
 def evidence(scores: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """What the blend reads of each source: 1 / (1 + rank / 10) where it has a positive score, float32 [N, S]."""
     return np.where(scores > 0, 1 / (1 + ranks / 10), 0).astype(np.float32)
+
+
+@compiled
+def _judge(
+    scores: np.ndarray, ranks: np.ndarray, weights: np.ndarray, voices: np.ndarray, z: np.ndarray, best: np.ndarray
+) -> None:
+    one, ten, nothing = np.float32(1), np.float32(10), np.float32(0)
+    loudest = np.full(len(z), np.float32(-2))
+    # Added up source by source: a matrix product would round differently for other batch sizes.
+    for s in range(len(weights)):
+        for j in range(len(z)):
+            known = one / (one + ranks[s, j] / ten) if scores[s, j] > nothing else nothing
+            z[j] += known * weights[s]
+            voice = known * voices[s] if voices[s] > nothing else voices[s]
+            best[j] = s if voice > loudest[j] else best[j]
+            loudest[j] = max(voice, loudest[j])
 
 
 @dataclass(frozen=True)
@@ -37,21 +40,17 @@ class Blend:
     intercept: float
     silent: np.ndarray | None = None  # bool [S]: sources that a surface leaves out
 
-    def score(self, scores: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-        """Probability float32 [N] that the candidate is wanted, from scores and ranks float32 [N, S]."""
-        # Added up source by source: a matrix product would round differently for other batch sizes.
-        z = np.full(len(scores), self.intercept, np.float32)
-        known = evidence(scores, ranks)
-        for s, weight in enumerate(self.weights):
-            z = z + known[:, s] * weight
-        return (1 / (1 + np.exp(-z))).astype(np.float32)
-
-    def best_source(self, scores: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-        """The source that speaks for the candidate most, int64 [N]."""
-        voice = evidence(scores, ranks) * np.maximum(self.weights, 1e-6)
+    def judge(self, scores: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of N candidates: the probability float32 [N] that each is wanted, and the source int64 [N] that speaks for it
+        most. `scores` and `ranks` float32 [S, N].
+        """
+        n = scores.shape[1]
+        z, best = np.full(n, self.intercept, np.float32), np.zeros(n, np.int64)
+        voices = np.maximum(self.weights, np.float32(1e-6))
         if self.silent is not None:
-            voice[:, self.silent] = -1
-        return np.argmax(voice, axis=1).astype(np.int64)
+            voices = np.where(self.silent, np.float32(-1), voices)
+        _judge(scores, ranks, np.asarray(self.weights, np.float32), voices, z, best)
+        return (1 / (1 + np.exp(-z))).astype(np.float32), best
 
     def scaled(self, factors: np.ndarray) -> Blend:
         """The blend of a surface: `factors` float32 [S] multiply the weights; a source at 0 has no say at all."""

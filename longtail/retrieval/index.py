@@ -11,12 +11,17 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from longtail.compiled import compiled, frozen
 from longtail.errors import InvalidBundle, InvalidInput
 
-FLAT_UP_TO = 100_000
+FLAT_UP_TO = 2_000_000  # numbers in all vectors: below, brute force takes less than half a millisecond
 MIN_RECALL = 0.95
 TUNED_RECALL = 0.98
+LARGE_RECALL = 0.955  # where the index has to read more than this many vectors for it, about half a millisecond:
+LARGE_READ = 40_000
 _RECALL_AT = 100
+_FETCH = 2  # times what is asked for: the coarser vectors of the index misplace items near the cut
+_POINTS = 64  # per list that k-means reads; more change recall by less than a tenth of a percent
 _FAISS_FILE, _META_FILE = "index.faiss", "index.json"
 
 
@@ -35,11 +40,15 @@ class IndexFigures:
 
 
 class VectorIndex:
-    """Nearest items by inner product. Build or load it, then `search`."""
+    """Nearest items by inner product. Build or load it, then `search`.
 
-    def __init__(self, index: faiss.Index, figures: IndexFigures) -> None:
-        self._index = index
-        self.figures = figures
+    What FAISS finds is scored again with the item vectors themselves, so that the index may hold coarser ones: above
+    `FLAT_UP_TO` numbers it keeps a byte for each instead of four.
+    """
+
+    def __init__(self, index: faiss.Index, figures: IndexFigures, vectors: np.ndarray) -> None:
+        self._index, self.figures = index, figures
+        self._vectors = frozen(vectors, np.float32)
 
     @staticmethod
     def build(
@@ -54,7 +63,8 @@ class VectorIndex:
         """Index item vectors float32 [I, d] and measure recall@100.
 
         `queries` float32 [Q, d] are what the index will be asked (item vectors with noise stand in for them); `kind` is
-        `flat`, `hnsw`, `ivf` or `auto`. efSearch or nprobe doubles until recall reaches 0.98 or `max_effort`.
+        `flat`, `hnsw`, `ivf` or `auto`. efSearch or nprobe grows until recall reaches
+        0.98 (0.955 of a catalogue so large that the search would take long), or to `max_effort`.
 
         Raises:
             InvalidInput: bad vectors, an unknown kind, or recall@100 below `min_recall`.
@@ -63,7 +73,7 @@ class VectorIndex:
         vectors = np.ascontiguousarray(vectors, np.float32)
         if vectors.ndim != 2 or not np.isfinite(vectors).all():
             raise InvalidInput("item vectors must be a finite float32 [items, dim] matrix: retrain the two-tower")
-        kind = choose_kind(len(vectors)) if kind == "auto" else kind
+        kind = choose_kind(*vectors.shape) if kind == "auto" else kind
         index = _empty_index(kind, *vectors.shape)
         if len(vectors):
             index.train(vectors)
@@ -74,34 +84,61 @@ class VectorIndex:
         if on_gpu:
             index = faiss.index_cpu_to_all_gpus(index)
         sample = _sample_queries(vectors, queries, seed)
-        recall, effort = _tune(index, kind, vectors, sample, max_effort)
+        n, dim = vectors.shape
+        figures = IndexFigures(kind, n, dim, 0, 1.0, len(sample), 0.0, "gpu" if on_gpu else "cpu")
+        built = VectorIndex(index, figures, vectors)
+        recall, effort = built._tune(vectors, sample, max_effort)
         if recall < min_recall:
             raise InvalidInput(
                 f"recall@100 of the {kind} index is {recall:.3f}, below {min_recall}: raise the search effort "
                 f"(now {effort}) or build it with kind='flat'"
             )
-        n, dim = vectors.shape
         seconds = time.perf_counter() - started
-        device = "gpu" if on_gpu else "cpu"
-        figures = IndexFigures(kind, n, dim, effort, recall, len(sample), seconds, device)
-        return VectorIndex(index, figures)
+        built.figures = replace(figures, effort=effort, recall_at_100=recall, build_seconds=seconds)
+        return built
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Best items of queries float32 [B, d]: (int64 [B, k] padded with -1, float32 [B, k] padded with -inf).
 
-        Best first; ties within the k found go to the smaller item.
+        Scores are the exact inner products of `inner_products`. Best first, ties to the smaller item.
         """
         n, take = len(queries), min(k, self.figures.items)
-        ids = np.full((n, k), -1, np.int64)
-        scores = np.full((n, k), -np.inf, np.float32)
+        ids, scores = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
         if not n or not take:
             return ids, scores
-        found, at = self._index.search(np.ascontiguousarray(queries, np.float32), take)
-        found = np.where(at < 0, -np.inf, found).astype(np.float32)
-        order = np.lexsort((at, -found))
-        ids[:, :take] = np.take_along_axis(at, order, 1)
-        scores[:, :take] = np.take_along_axis(found, order, 1)
+        found = self._nearest(np.ascontiguousarray(queries, np.float32), min(_FETCH * take, self.figures.items))
+        exact = inner_products(queries, np.repeat(np.arange(n), found.shape[1]), self._vectors, found.ravel())
+        exact = exact.reshape(found.shape)
+        exact[found < 0] = -np.inf
+        order = np.lexsort((found, -exact))[:, :take]
+        ids[:, :take] = np.take_along_axis(found, order, 1)
+        scores[:, :take] = np.take_along_axis(exact, order, 1)
         return ids, scores
+
+    def _nearest(self, queries: np.ndarray, k: int) -> np.ndarray:
+        """The k items that the index thinks nearest, int64 [B, k] in any order, -1 where there are fewer."""
+        if self.figures.device == "gpu":
+            return self._index.search(queries, k)[1]
+        # One by one: FAISS takes other paths for a batch than for a query, and finds other items at the margin.
+        return np.concatenate([self._index.search(queries[b : b + 1], k)[1] for b in range(len(queries))])
+
+    def _tune(self, vectors: np.ndarray, sample: np.ndarray, max_effort: int | None) -> tuple[float, int]:
+        """Smallest effort of a ladder that reaches the recall it should: (recall@100, effort)."""
+        k, kind = min(_RECALL_AT, len(vectors)), self.figures.kind
+        if not k or not len(sample):
+            return 1.0, 0
+        truth = faiss.knn(sample, vectors, k, faiss.METRIC_INNER_PRODUCT)[1]
+        ceiling = {"flat": 0, "hnsw": 2048}.get(kind, getattr(self._index, "nlist", 1))
+        ceiling = ceiling if max_effort is None else min(ceiling, max_effort)
+        effort = min({"flat": 0, "hnsw": 128}.get(kind, 8), ceiling)
+        while True:
+            _set_effort(self._index, kind, effort)
+            found = self.search(sample, k)[0]
+            recall = float(np.mean([len(np.intersect1d(f, t)) / k for f, t in zip(found, truth, strict=True)]))
+            large = kind == "ivf" and len(vectors) * effort > LARGE_READ * self._index.nlist
+            if recall >= (LARGE_RECALL if large else TUNED_RECALL) or effort >= ceiling:
+                return recall, effort
+            effort = min(effort + effort // 4 + 1, ceiling)
 
     def save(self, folder: Path) -> None:
         """Write index.faiss and index.json into an existing folder."""
@@ -113,11 +150,11 @@ class VectorIndex:
         os.replace(part, folder / _META_FILE)
 
     @staticmethod
-    def load(folder: Path, mmap: bool = True, gpu: bool = False) -> VectorIndex:
-        """Read an index, memory-mapped where its kind allows (all that FAISS can map), or moved to the GPUs.
+    def load(folder: Path, vectors: np.ndarray, mmap: bool = True, gpu: bool = False) -> VectorIndex:
+        """Read the index of item vectors float32 [I, d], memory-mapped where its kind allows, or moved to the GPUs.
 
         Raises:
-            InvalidBundle: a file is absent or the two disagree.
+            InvalidBundle: a file is absent, or files and vectors disagree.
         """
         folder = Path(folder)
         for name in (_FAISS_FILE, _META_FILE):
@@ -125,22 +162,23 @@ class VectorIndex:
                 raise InvalidBundle(f"{folder} has no {name}: build the index again")
         figures = IndexFigures(**json.loads((folder / _META_FILE).read_text()))
         on_gpu = gpu and figures.kind != "hnsw" and gpus() > 0
-        flags = faiss.IO_FLAG_MMAP if mmap and not on_gpu else 0
+        # The other mapping that FAISS has, IO_FLAG_MMAP, opens inverted lists twice as slow as memory.
+        flags = faiss.IO_FLAG_MMAP_IFC if mmap and not on_gpu else 0
         index = faiss.read_index(str(folder / _FAISS_FILE), flags)
-        if (index.ntotal, index.d) != (figures.items, figures.dim):
-            raise InvalidBundle(f"{folder}: index.faiss and index.json are not of one build: build the index again")
+        if not (index.ntotal, index.d) == (figures.items, figures.dim) == vectors.shape:
+            raise InvalidBundle(f"{folder}: item vectors and index are not of one build: build the index again")
         if on_gpu:
             index = faiss.index_cpu_to_all_gpus(index)
         _set_effort(index, figures.kind, figures.effort)
-        return VectorIndex(index, replace(figures, device="gpu" if on_gpu else "cpu"))
+        return VectorIndex(index, replace(figures, device="gpu" if on_gpu else "cpu"), vectors)
 
 
-def choose_kind(n_items: int) -> str:
-    """`flat` while brute force takes less than a millisecond, inverted lists above.
+def choose_kind(n_items: int, dim: int) -> str:
+    """`flat` while brute force is quick, inverted lists above.
 
     `hnsw` is there by name: as good, but several times slower to build, not mapped as a whole, and not for a GPU.
     """
-    return "flat" if n_items <= FLAT_UP_TO else "ivf"
+    return "flat" if n_items * dim <= FLAT_UP_TO else "ivf"
 
 
 def gpus() -> int:
@@ -156,9 +194,13 @@ def _empty_index(kind: str, n: int, dim: int) -> faiss.Index:
         index.hnsw.efConstruction = 200
         return index
     if kind == "ivf":
-        lists = int(max(1, min(4 * np.sqrt(n), n / 39)))  # k-means wants 39 points a centroid
-        index = faiss.index_factory(dim, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
-        index.cp.seed = 1234
+        lists = int(max(1, min(3 * np.sqrt(n), n / 39)))  # k-means wants 39 points a centroid
+        centres = faiss.IndexFlatIP(dim)
+        kind_of_code = faiss.ScalarQuantizer.QT_8bit
+        index = faiss.IndexIVFScalarQuantizer(centres, dim, lists, kind_of_code, faiss.METRIC_INNER_PRODUCT, False)
+        centres.this.disown()  # the index frees it
+        index.own_fields = True
+        index.cp.seed, index.cp.niter, index.cp.max_points_per_centroid = 1234, 10, _POINTS
         return index
     raise InvalidInput(f"index kind {kind!r} is not one of flat, hnsw, ivf, auto")
 
@@ -170,26 +212,6 @@ def _set_effort(index: faiss.Index, kind: str, effort: int) -> None:
         index.nprobe = effort
 
 
-def _tune(
-    index: faiss.Index, kind: str, vectors: np.ndarray, sample: np.ndarray, max_effort: int | None
-) -> tuple[float, int]:
-    """Smallest effort of a doubling ladder that reaches TUNED_RECALL: (recall@100, effort)."""
-    k = min(_RECALL_AT, len(vectors))
-    if not k or not len(sample):
-        return 1.0, 0
-    truth = faiss.knn(sample, vectors, k, faiss.METRIC_INNER_PRODUCT)[1]
-    ceiling = {"flat": 0, "hnsw": 2048}.get(kind, getattr(index, "nlist", 1))
-    ceiling = ceiling if max_effort is None else min(ceiling, max_effort)
-    effort = min({"flat": 0, "hnsw": 128}.get(kind, 8), ceiling)
-    while True:
-        _set_effort(index, kind, effort)
-        found = index.search(sample, k)[1]
-        recall = float(np.mean([len(np.intersect1d(f, t)) / k for f, t in zip(found, truth, strict=True)]))
-        if recall >= TUNED_RECALL or effort >= ceiling:
-            return recall, effort
-        effort = min(2 * effort, ceiling)
-
-
 def _sample_queries(vectors: np.ndarray, queries: np.ndarray | None, seed: int, n: int = 500) -> np.ndarray:
     rng = np.random.default_rng(seed)
     if queries is not None and len(queries):
@@ -199,6 +221,34 @@ def _sample_queries(vectors: np.ndarray, queries: np.ndarray | None, seed: int, 
         return vectors
     picked = vectors[rng.integers(len(vectors), size=min(n, len(vectors)))]
     return (picked + rng.normal(0, picked.std() + 1e-6, picked.shape)).astype(np.float32)
+
+
+@compiled(fastmath={"reassoc"})
+def _dot(a: np.ndarray, b: np.ndarray) -> np.float32:
+    # Lanes are added up in whatever order this processor's vectors have: the same one in every call.
+    total = np.float32(0)
+    for j in range(len(a)):
+        total += a[j] * b[j]
+    return total
+
+
+@compiled
+def _inner_products(
+    queries: np.ndarray, rows: np.ndarray, vectors: np.ndarray, items: np.ndarray, out: np.ndarray
+) -> None:
+    for j in range(len(rows)):
+        out[j] = _dot(queries[rows[j]], vectors[np.uint32(items[j])]) if items[j] >= 0 else 0
+
+
+def inner_products(queries: np.ndarray, rows: np.ndarray, vectors: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """queries[rows[j]] . vectors[items[j]] of each pair, float32 [n]; 0 for the item -1.
+
+    `queries` float32 [B, d], `vectors` float32 [I, d]. A pair's value does not depend on the pairs around it.
+    """
+    out = np.empty(len(rows), np.float32)
+    rows, items = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(items, np.int64)
+    _inner_products(np.ascontiguousarray(queries, np.float32), rows, frozen(vectors, np.float32), items, out)
+    return out
 
 
 class _threads:

@@ -6,7 +6,7 @@ EASE, sequence rules, co-purchase, item-kNN, graph filter and content differ onl
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,89 +14,10 @@ import scipy.sparse as sp
 from scipy.linalg import lapack
 
 from longtail.errors import LongtailError
-from longtail.events import Histories, Log, Requests
-from longtail.retrieval.base import Answer, CandidateSource, top_of_dense
-from longtail.schema import DAY_US
-
-
-@dataclass(frozen=True)
-class Weighting:
-    """How much each past event counts in a query.
-
-    `last` newest events only; `decay` per step back; `half_life_days` by age at request time; `distinct` counts an item
-    once, at its newest event; `session` keeps the newest session only.
-    """
-
-    last: int = 500
-    decay: float = 1.0
-    half_life_days: float | None = None
-    distinct: bool = False
-    session: bool = False
-
-
-def history_matrix(requests: Requests, n_items: int, weighting: Weighting) -> sp.csr_matrix:
-    """Weights of each request's past items, csr float32 [B, n_items]; repeated items add up unless `distinct`."""
-    history: Histories = requests.history
-    rows, age = history.rows, history.age()
-    keep = age < weighting.last
-    if weighting.session and len(age):
-        newest = np.maximum(history.indptr[1:] - 1, 0)
-        keep &= history.session == history.session[np.minimum(newest, len(age) - 1)][rows]
-    if weighting.distinct and len(age):
-        key = rows * n_items + history.item
-        _, last_seen = np.unique(key[::-1], return_index=True)
-        newest_of_item = np.zeros(len(key), bool)
-        newest_of_item[len(key) - 1 - last_seen] = True
-        keep &= newest_of_item
-    weight = np.power(np.float32(weighting.decay), age.astype(np.float32))
-    if weighting.half_life_days is not None:
-        days = (requests.time[rows] - history.time) / DAY_US
-        weight = weight * np.exp2(-days / weighting.half_life_days)
-    rows, item, data = rows[keep], history.item[keep], weight[keep]
-    if not weighting.distinct:
-        # Added up oldest first: scipy's sum_duplicates orders repeats by whatever else is in the batch, and rounds so.
-        key, place = np.unique(rows * n_items + item, return_inverse=True)
-        rows, item, data = key // n_items, (key % n_items).astype(np.int32), np.bincount(place, data, len(key))
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(history)))])
-    return sp.csr_matrix((data.astype(np.float32), item, indptr), shape=(len(history), n_items))
-
-
-class SparseAnswer(Answer):
-    """Scores held as csr float32 [B, I]; absent means unknown."""
-
-    def __init__(self, scores: sp.csr_matrix) -> None:
-        scores.sort_indices()
-        self.scores = scores
-
-    def top(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        s = self.scores
-        if s.nnz * 4 > s.shape[0] * s.shape[1]:
-            dense = s.toarray()
-            return top_of_dense(np.where(dense > 0, dense, -np.inf).astype(np.float32), k)
-        ids = np.full((s.shape[0], k), -1, np.int64)
-        out = np.full((s.shape[0], k), -np.inf, np.float32)
-        for b in range(s.shape[0]):
-            data, items = s.data[s.indptr[b] : s.indptr[b + 1]], s.indices[s.indptr[b] : s.indptr[b + 1]]
-            picked = np.flatnonzero(data > 0)
-            if len(picked) > k:
-                kth = np.partition(data[picked], len(picked) - k)[len(picked) - k]
-                above, equal = picked[data[picked] > kth], picked[data[picked] == kth]
-                picked = np.sort(np.concatenate([above, equal[: k - len(above)]]))
-            picked = picked[np.argsort(-data[picked], kind="stable")]
-            ids[b, : len(picked)], out[b, : len(picked)] = items[picked], data[picked]
-        return ids, out
-
-    def at(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
-        s = self.scores
-        n_items = s.shape[1]
-        if s.nnz * 4 > s.shape[0] * n_items:
-            return s.toarray()[rows, items].astype(np.float32)
-        if not s.nnz:
-            return np.zeros(len(rows), np.float32)
-        key = np.repeat(np.arange(s.shape[0], dtype=np.int64), np.diff(s.indptr)) * n_items + s.indices
-        wanted = np.asarray(rows, np.int64) * n_items + items
-        found = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
-        return np.where(key[found] == wanted, s.data[found], 0).astype(np.float32)
+from longtail.events import Log, Requests
+from longtail.retrieval.base import Answer, CandidateSource
+from longtail.retrieval.table import Table
+from longtail.retrieval.weighting import Query, Weighting
 
 
 @dataclass
@@ -105,26 +26,30 @@ class NeighbourSource(CandidateSource):
 
     name: str
     reason: str
-    table: sp.csr_matrix
+    table: Table
     weighting: Weighting
     kind = "neighbours"
 
     def answer(self, requests: Requests) -> Answer:
-        weights = history_matrix(requests, self.table.shape[0], self.weighting)
-        return SparseAnswer((weights @ self.table).tocsr())
+        return self.table.gather(Query.of(requests, self.table.shape[0], self.weighting))
 
     def save(self, folder: Path) -> None:
-        for part in ("data", "indices", "indptr"):
-            np.save(folder / f"{part}.npy", getattr(self.table, part))
-        meta = {"name": self.name, "reason": self.reason, "weighting": asdict(self.weighting)}
-        (folder / "source.json").write_text(json.dumps(meta | {"shape": self.table.shape}))
+        self.table.save(folder)
+        self._describe(folder)
+
+    def save_beside(self, folder: Path, twin: str) -> None:
+        """As `save`, for a source whose very table the source `twin` has saved in its own folder, next to this one."""
+        self._describe(folder, table_of=twin)
+
+    def _describe(self, folder: Path, **more: str) -> None:
+        meta = {"name": self.name, "reason": self.reason, "weighting": self.weighting.as_dict()}
+        (folder / "source.json").write_text(json.dumps(meta | {"shape": self.table.shape} | more))
 
     @classmethod
     def load(cls, folder: Path) -> NeighbourSource:
         """Memory-map a saved table, so that several processes share one copy."""
         meta = json.loads((folder / "source.json").read_text())
-        parts = [np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("data", "indices", "indptr")]
-        table = sp.csr_matrix(tuple(parts), shape=tuple(meta["shape"]), copy=False)
+        table = Table.load(folder.parent / meta.get("table_of", folder.name), tuple(meta["shape"]))
         return cls(meta["name"], meta["reason"], table, Weighting(**meta["weighting"]))
 
 

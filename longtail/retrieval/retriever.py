@@ -11,14 +11,14 @@ import numpy as np
 
 from longtail.errors import InvalidBundle
 from longtail.events import Requests
-from longtail.events.log import ROW
 from longtail.retrieval.base import CandidateSource
-from longtail.retrieval.blend import Blend, ranks_within
+from longtail.retrieval.blend import Blend
 from longtail.retrieval.candidates import Candidates
 from longtail.retrieval.lists import ListSource, RepeatSource
 from longtail.retrieval.neighbours import NeighbourSource
 from longtail.retrieval.session_knn import SessionNeighbours
 from longtail.retrieval.two_tower import TwoTower
+from longtail.retrieval.union import ranks_of, union
 from longtail.retrieval.vectors import SpectralSource
 
 KINDS = {
@@ -57,43 +57,34 @@ class Retriever:
         `also` and `weights` as in `Ask`. Scores and ranks of a source at weight 0 are there all the same.
         """
         blend = self.blend if weights is None else self.blend.scaled(weights)
-        silent = np.zeros(len(self.sources), bool) if weights is None else np.asarray(weights) == 0
-        history = requests.history
-        extra = 0 if self.repeats or not len(requests) else int(history.lengths.max(initial=0))
-        answers = [s.answer(requests) for s in self.sources]
-        had = None if self.repeats else np.unique(history.rows * ROW + history.item)
-        keys = []
-        for answer, mute in zip(answers, silent, strict=True):
-            if mute:
-                continue
-            ids, _ = answer.top(self.depth + extra)
-            row, place = np.nonzero(ids >= 0)
-            key = row * ROW + ids[row, place]
-            if had is not None:
-                fresh = ~np.isin(key, had)
-                row, key = row[fresh], key[fresh]
-                place = np.arange(len(row)) - np.searchsorted(row, row)
-                key = key[place < self.depth]
-            keys.append(key)
-        if also is not None:
-            key = also[0] * ROW + also[1]
-            keys.append(key if had is None else key[~np.isin(key, had)])
-        key = np.unique(np.concatenate(keys)) if keys else np.empty(0, np.int64)
-        rows, items = key // ROW, key % ROW
-        scores = np.zeros((len(rows), len(answers)), np.float32)
-        ranks = np.zeros_like(scores)
-        for s, answer in enumerate(answers):
-            scores[:, s] = answer.at(rows, items)
-            ranks[:, s] = ranks_within(rows, items, scores[:, s])
-        out = Candidates(rows, items, scores, ranks, blend.score(scores, ranks), blend.best_source(scores, ranks))
-        return out if n is None else out.take(ranks_within(rows, items, out.blend) < n)
+        answers = [source.answer(requests) for source in self.sources]
+        asked = [a for s, a in enumerate(answers) if blend.silent is None or not blend.silent[s]]
+        extra = 0 if self.repeats else int(requests.history.lengths.max(initial=0))
+        tops = [answer.top(self.depth + extra)[0] for answer in asked]
+        rows, items = union(tops, requests, self.depth, self.repeats, also)
+        scores = np.empty((len(answers), len(rows)), np.float32)
+        for answer, column in zip(answers, scores, strict=True):
+            column[:] = answer.at(rows, items)
+        ranks = ranks_of(rows, scores)
+        wanted, best = blend.judge(scores, ranks)
+        if n is not None:
+            keep = np.flatnonzero(ranks_of(rows, wanted[None])[0] < n)
+            rows, items, wanted, best = rows[keep], items[keep], wanted[keep], best[keep]
+            scores, ranks = scores[:, keep], ranks[:, keep]
+        return Candidates(rows, items, np.ascontiguousarray(scores.T), np.ascontiguousarray(ranks.T), wanted, best)
 
     def save(self, folder: Path) -> None:
         """Write every source into a folder of its own, and the order that the score columns have."""
         folder.mkdir(parents=True, exist_ok=True)
+        tables: dict[int, str] = {}  # sources that weigh a history differently read one table: it is written once
         for source in self.sources:
             (folder / source.name).mkdir(exist_ok=True)
+            if isinstance(source, NeighbourSource) and id(source.table) in tables:
+                source.save_beside(folder / source.name, tables[id(source.table)])
+                continue
             source.save(folder / source.name)
+            if isinstance(source, NeighbourSource):
+                tables[id(source.table)] = source.name
         self.blend.save(folder / "blend.json")
         order = [{"name": s.name, "kind": type(s).__name__} for s in self.sources]
         config = {"sources": order, "depth": self.depth, "repeats": self.repeats}

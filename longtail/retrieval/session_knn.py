@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 
+from longtail.compiled import frozen
 from longtail.events import Log, Requests
 from longtail.retrieval.base import Answer, CandidateSource
-from longtail.retrieval.neighbours import SparseAnswer, Weighting, history_matrix, keep_best
-
-_PARTS = ("data", "indices", "indptr")
+from longtail.retrieval.table import Table
+from longtail.retrieval.weighting import Query, Weighting
 
 
 @dataclass
@@ -22,40 +22,38 @@ class SessionNeighbours(CandidateSource):
 
     name: str
     reason: str
-    to_sessions: sp.csr_matrix
-    to_items: sp.csr_matrix
+    to_sessions: Table
+    to_items: Table
     idf: np.ndarray  # float32 [I]
     neighbours: int
     weighting: Weighting
     kind = "neighbours"
 
     def answer(self, requests: Requests) -> Answer:
-        query = history_matrix(requests, len(self.idf), self.weighting)
-        query.data = query.data * self.idf[query.indices]
-        nearest = keep_best((query @ self.to_sessions).tocsr(), self.neighbours)
-        scores = (nearest @ self.to_items).tocsr()
-        scores.data = scores.data * self.idf[scores.indices]
-        return SparseAnswer(scores)
+        query = Query.of(requests, len(self.idf), self.weighting)
+        query = replace(query, weights=query.weights * self.idf[query.items])
+        sessions, alike = self.to_sessions.gather(query).top(self.neighbours)
+        found = sessions >= 0
+        indptr = np.append(0, np.cumsum(found.sum(axis=1)))
+        nearest = Query(indptr, sessions[found].astype(np.int32), alike[found])
+        return self.to_items.gather(nearest).scaled(self.idf)
 
     def save(self, folder: Path) -> None:
-        for name in ("to_sessions", "to_items"):
-            for part in _PARTS:
-                np.save(folder / f"{name}.{part}.npy", getattr(getattr(self, name), part))
+        self.to_sessions.save(folder, "to_sessions.")
+        self.to_items.save(folder, "to_items.")
         np.save(folder / "idf.npy", self.idf)
         meta = {"name": self.name, "reason": self.reason, "neighbours": self.neighbours}
-        meta |= {"weighting": asdict(self.weighting), "sessions": self.to_items.shape[0]}
+        meta |= {"weighting": self.weighting.as_dict(), "sessions": self.to_items.shape[0]}
         (folder / "source.json").write_text(json.dumps(meta))
 
     @classmethod
     def load(cls, folder: Path) -> SessionNeighbours:
         """Memory-map a saved source."""
         meta = json.loads((folder / "source.json").read_text())
-        idf = np.load(folder / "idf.npy")
-        shapes = {"to_sessions": (len(idf), meta["sessions"]), "to_items": (meta["sessions"], len(idf))}
-        to_sessions, to_items = (
-            sp.csr_matrix(tuple(np.load(folder / f"{name}.{p}.npy", mmap_mode="r") for p in _PARTS), shape=shape)
-            for name, shape in shapes.items()
-        )
+        idf = frozen(np.load(folder / "idf.npy", mmap_mode="r"), np.float32)
+        items, sessions = len(idf), meta["sessions"]
+        to_sessions = Table.load(folder, (items, sessions), "to_sessions.")
+        to_items = Table.load(folder, (sessions, items), "to_items.")
         return cls(
             meta["name"], meta["reason"], to_sessions, to_items, idf, meta["neighbours"], Weighting(**meta["weighting"])
         )
@@ -78,4 +76,5 @@ def session_neighbours(
     idf = np.log(max(x.shape[0], 1) / count).astype(np.float32)
     age = (0.5 + np.arange(x.shape[0]) / max(x.shape[0], 1)).astype(np.float32)
     to_sessions = (sp.diags((age * length**-0.5).astype(np.float32)) @ x).T.tocsr().astype(np.float32)
-    return SessionNeighbours(name, reason, to_sessions, x.tocsr(), np.maximum(idf, 0), neighbours, weighting)
+    idf = frozen(np.maximum(idf, 0), np.float32)
+    return SessionNeighbours(name, reason, Table.of(to_sessions), Table.of(x.tocsr()), idf, neighbours, weighting)

@@ -13,9 +13,11 @@ from longtail.events import Log
 from longtail.retrieval import neighbours as nb
 from longtail.retrieval.base import CandidateSource
 from longtail.retrieval.lists import RepeatSource, popular, popular_in_segment, trending
-from longtail.retrieval.neighbours import NeighbourSource, Weighting
+from longtail.retrieval.neighbours import NeighbourSource
 from longtail.retrieval.session_knn import session_neighbours
+from longtail.retrieval.table import Table
 from longtail.retrieval.vectors import spectral
+from longtail.retrieval.weighting import Weighting
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def fit_sources(
     content_table = nb.content_neighbours(content, min(config.neighbours, 100))
     sources: list[CandidateSource] = [source for maker in makers for source in maker]
     if content_table.nnz:
-        sources.append(NeighbourSource("content", "similar to what you looked at", content_table, STEPS))
+        sources.append(NeighbourSource("content", "similar to what you looked at", Table.of(content_table), STEPS))
     return [s for s in sources if s.name not in config.without]
 
 
@@ -60,17 +62,17 @@ def _collaborative(log: Log, now: int, config: SourcesConfig) -> Iterator[Candid
     distinct = Weighting(last=1000, distinct=True)
     # By the catalogue, not by what was seen so far: all windows of a shop must have the same sources.
     if log.n_items <= config.ease_items:
-        weights = nb.ease(x, config.ease_ridge, config.neighbours * 10)
+        weights = Table.of(nb.ease(x, config.ease_ridge, config.neighbours * 10))
         yield NeighbourSource("ease", "people with your taste chose it", weights, distinct)
         yield NeighbourSource("ease_recent", "people with your taste chose it", weights, MONTHS)
         yield NeighbourSource("ease_steps", "goes with what you chose lately", weights, STEPS)
     else:
         yield spectral(x, config.spectral_rank, distinct, "spectral", "people with your taste chose it", config.seed)
-        table = nb.graph_filter(x, config.neighbours)
+        table = Table.of(nb.graph_filter(x, config.neighbours))
         yield NeighbourSource("graph", "people with your taste chose it", table, distinct)
-    table = nb.cosine(x, config.neighbours, shrink=20.0)
+    table = Table.of(nb.cosine(x, config.neighbours, shrink=20.0))
     yield NeighbourSource("item_knn", "chosen by the same people as your items", table, STEPS)
-    table = nb.cosine(nb.session_item(log), config.neighbours, shrink=10.0)
+    table = Table.of(nb.cosine(nb.session_item(log), config.neighbours, shrink=10.0))
     yield NeighbourSource("copurchase", "often bought together with your last items", table, SESSION)
     yield NeighbourSource("copurchase_months", "often bought together with your items", table, MONTHS)
 
@@ -78,12 +80,12 @@ def _collaborative(log: Log, now: int, config: SourcesConfig) -> Iterator[Candid
 def _sequential(log: Log, config: SourcesConfig) -> Iterator[CandidateSource]:
     reason = "what people looked at next"
     k = config.neighbours
-    yield NeighbourSource("next_1", reason, nb.rules(log, 1, 1.0, k), Weighting(last=1))
-    near = nb.rules(log, 5, 0.6, k)
+    yield NeighbourSource("next_1", reason, Table.of(nb.rules(log, 1, 1.0, k)), Weighting(last=1))
+    near = Table.of(nb.rules(log, 5, 0.6, k))
     yield NeighbourSource("next_5", reason, near, Weighting(last=5, decay=0.6))
     yield NeighbourSource("next_5_long", reason, near, Weighting(last=10, decay=0.8))
-    yield NeighbourSource("next_20", reason, nb.rules(log, 20, 0.9, k), Weighting(last=20, decay=0.9))
-    back = nb.rules(log, 5, 0.6, k, backward=True)
+    yield NeighbourSource("next_20", reason, Table.of(nb.rules(log, 20, 0.9, k)), Weighting(last=20, decay=0.9))
+    back = Table.of(nb.rules(log, 5, 0.6, k, backward=True))
     yield NeighbourSource("before_5", "looked at before your items", back, Weighting(last=5, decay=0.6))
     session = Weighting(last=20, decay=0.8)
     yield session_neighbours(log, "sessions", "people who went the same way chose it", session)

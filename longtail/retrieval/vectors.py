@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 
+from longtail.compiled import compiled, frozen
 from longtail.events import Requests
 from longtail.retrieval.base import Answer, CandidateSource
-from longtail.retrieval.index import VectorIndex
-from longtail.retrieval.neighbours import Weighting, degree_normalised, history_matrix
+from longtail.retrieval.index import VectorIndex, inner_products
+from longtail.retrieval.neighbours import degree_normalised
+from longtail.retrieval.weighting import Query, Weighting
 
 
 class VectorAnswer(Answer):
-    """Queries float32 [B, d] against an index over item vectors float32 [I, d]."""
+    """Queries float32 [B, d] against an index over item vectors float32 [I, d]; a query of zeros knows nothing."""
 
     def __init__(self, queries: np.ndarray, index: VectorIndex, vectors: np.ndarray) -> None:
         self.queries, self.index, self.vectors = queries, index, vectors
-        self.known = np.any(queries != 0, axis=1)
 
     def top(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        ids, _ = self.index.search(self.queries, k)
-        ids[~self.known] = -1
-        row, place = np.nonzero(ids >= 0)
-        # The index rounds by the size of its batch: the pairs' own scores decide the order.
-        scores = np.full(ids.shape, -np.inf, np.float32)
-        scores[row, place] = self.at(row, ids[row, place])
-        order = np.lexsort((ids, -scores))
-        return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+        ids, scores = self.index.search(self.queries, k)
+        unknown = ~self.queries.any(axis=1)
+        ids[unknown], scores[unknown] = -1, -np.inf
+        return ids, scores
 
     def at(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
-        # einsum sums each row by itself: a matrix product would give other last bits for other batch sizes.
-        return np.einsum("nd,nd->n", self.queries[rows], self.vectors[items]).astype(np.float32)
+        return inner_products(self.queries, rows, self.vectors, items)
 
 
 @dataclass
@@ -43,31 +39,53 @@ class SpectralSource(CandidateSource):
 
     name: str
     reason: str
-    inward: np.ndarray  # float32 [I, d]: what an item of the history adds to the query
-    outward: np.ndarray  # float32 [I, d]: the item vectors that queries are matched with
+    vectors: np.ndarray  # float32 [I, d] that queries are matched with
+    inverse_degree: np.ndarray  # float32 [I]: an item of the history adds its vector times this to the query
     index: VectorIndex
     weighting: Weighting
     kind = "vectors"
 
+    def __post_init__(self) -> None:
+        self.vectors = frozen(self.vectors, np.float32)
+        self.inverse_degree = frozen(self.inverse_degree, np.float32)
+
     def answer(self, requests: Requests) -> Answer:
-        weights = history_matrix(requests, len(self.inward), self.weighting)
-        queries = np.asarray(weights @ self.inward, np.float32)
-        return VectorAnswer(queries, self.index, self.outward)
+        query = Query.of(requests, len(self.vectors), self.weighting)
+        queries = np.zeros((len(requests), self.vectors.shape[1]), np.float32)
+        _sum_vectors(query.indptr, query.items, query.weights, self.inverse_degree, self.vectors, queries)
+        return VectorAnswer(queries, self.index, self.vectors)
 
     def save(self, folder: Path) -> None:
-        np.save(folder / "inward.npy", self.inward)
-        np.save(folder / "outward.npy", self.outward)
+        np.save(folder / "vectors.npy", self.vectors)
+        np.save(folder / "inverse_degree.npy", self.inverse_degree)
         self.index.save(folder)
-        meta = {"name": self.name, "reason": self.reason, "weighting": asdict(self.weighting)}
+        meta = {"name": self.name, "reason": self.reason, "weighting": self.weighting.as_dict()}
         (folder / "source.json").write_text(json.dumps(meta))
 
     @classmethod
     def load(cls, folder: Path) -> SpectralSource:
         """Memory-map the vectors of a saved source."""
         meta = json.loads((folder / "source.json").read_text())
-        inward, outward = (np.load(folder / f"{n}.npy", mmap_mode="r") for n in ("inward", "outward"))
-        index = VectorIndex.load(folder)
-        return cls(meta["name"], meta["reason"], inward, outward, index, Weighting(**meta["weighting"]))
+        vectors, inverse = (np.load(folder / f"{n}.npy", mmap_mode="r") for n in ("vectors", "inverse_degree"))
+        index = VectorIndex.load(folder, vectors)
+        return cls(meta["name"], meta["reason"], vectors, inverse, index, Weighting(**meta["weighting"]))
+
+
+@compiled
+def _sum_vectors(
+    indptr: np.ndarray,
+    items: np.ndarray,
+    weights: np.ndarray,
+    factors: np.ndarray,
+    vectors: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    for b in range(len(out)):
+        for j in range(indptr[b], indptr[b + 1]):
+            item = np.uint32(items[j])
+            weight, total, vector = weights[j] * factors[item], out[b], vectors[item]
+            for d in range(len(total)):
+                total[d] += weight * vector[d]
 
 
 def spectral(
@@ -82,8 +100,9 @@ def spectral(
         _, _, right = randomized_svd(normal, rank, n_iter=3, random_state=seed)
     else:  # nobody has two items yet: there is nothing to smooth
         right = np.zeros((rank, interactions.shape[1]), np.float32)
-    degree = np.sqrt(np.maximum(np.asarray(interactions.sum(0)).ravel(), 1)).astype(np.float32)[:, None]
+    degree = np.sqrt(np.maximum(np.asarray(interactions.sum(0)).ravel(), 1)).astype(np.float32)
     basis = right.T.astype(np.float32)
-    inward, outward = np.ascontiguousarray(basis / degree), np.ascontiguousarray(basis * degree)
-    index = VectorIndex.build(outward, queries=np.ascontiguousarray(normal[:256] @ basis))
-    return SpectralSource(name, reason, inward, outward, index, weighting)
+    # A history item enters as basis / degree and is matched as basis * degree: the square makes one of the other.
+    vectors = np.ascontiguousarray(basis * degree[:, None])
+    index = VectorIndex.build(vectors, queries=np.ascontiguousarray(normal[:256] @ basis))
+    return SpectralSource(name, reason, vectors, (degree**-2).astype(np.float32), index, weighting)

@@ -11,8 +11,8 @@ def _vectors(n: int = 2000, dim: int = 16, seed: int = 0) -> np.ndarray:
 
 
 def test_the_kind_follows_the_size_of_the_catalogue() -> None:
-    assert choose_kind(100) == "flat"
-    assert choose_kind(FLAT_UP_TO + 1) == "ivf"
+    assert choose_kind(100, 64) == "flat"
+    assert choose_kind(FLAT_UP_TO // 64 + 1, 64) == "ivf"
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
@@ -40,7 +40,7 @@ def test_a_saved_index_answers_the_same(kind: str, tmp_path) -> None:
     vectors, queries = _vectors(), _vectors(5, seed=1)
     built = VectorIndex.build(vectors, kind=kind, gpu=False)
     built.save(tmp_path)
-    loaded = VectorIndex.load(tmp_path)
+    loaded = VectorIndex.load(tmp_path, vectors)
     assert loaded.figures == built.figures
     for a, b in zip(built.search(queries, 10), loaded.search(queries, 10), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -68,4 +68,4 @@ def test_bad_input_is_named(tmp_path) -> None:
     with pytest.raises(InvalidInput, match="annoy"):
         VectorIndex.build(_vectors(10), kind="annoy")
     with pytest.raises(InvalidBundle, match=r"index.faiss"):
-        VectorIndex.load(tmp_path)
+        VectorIndex.load(tmp_path, _vectors(10))

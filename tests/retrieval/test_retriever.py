@@ -10,10 +10,11 @@ import pytest
 from longtail.errors import InvalidBundle
 from longtail.events import Requests
 from longtail.retrieval import Candidates, Retriever
-from longtail.retrieval.blend import Blend, evidence, fit_blend, ranks_within
+from longtail.retrieval.blend import Blend, evidence, fit_blend
 from longtail.retrieval.content import content_matrix
 from longtail.retrieval.lists import ListSource
 from longtail.retrieval.sources import SourcesConfig, fit_sources
+from longtail.retrieval.union import ranks_of
 from longtail.schema import DAY_US
 from tests.tiny import START, catalogue, history_of, random_log, requests_at
 
@@ -22,7 +23,7 @@ NOW = START + DAYS * DAY_US
 
 
 def listed(name: str, scores: list[float]) -> ListSource:
-    return ListSource(name, f"reason of {name}", np.array([scores], np.float32))
+    return ListSource(name, f"reason of {name}", np.array(scores, np.float32))
 
 
 def asked_with(*histories: list[int]) -> Requests:
@@ -149,9 +150,10 @@ def test_a_folder_that_is_no_retriever(tmp_path: Path) -> None:
 
 
 def test_ranks_start_anew_with_each_request_and_ties_go_to_the_smaller_item() -> None:
-    rows, items = np.array([0, 0, 0, 2, 2]), np.array([1, 4, 7, 0, 3])
-    assert ranks_within(rows, items, np.array([2.0, 5, 2, 0, 1])).tolist() == [1, 0, 2, 1, 0]
-    assert ranks_within(rows[:0], items[:0], np.empty(0)).tolist() == []
+    rows = np.array([0, 0, 0, 2, 2])
+    scores = np.array([[2.0, 5, 2, 0, 1], [-1, -3, 0, -0.0, 0]], np.float32)
+    assert ranks_of(rows, scores).tolist() == [[1, 0, 2, 1, 0], [1, 2, 0, 0, 1]]
+    assert ranks_of(rows[:0], scores[:, :0]).shape == (2, 0)
 
 
 def test_the_blend_learns_which_source_to_trust() -> None:
@@ -162,13 +164,14 @@ def test_the_blend_learns_which_source_to_trust() -> None:
     wanted = rng.integers(0, each, n)
     hit = items == wanted[rows]
     scores = np.stack([rng.random(n * each), 0.1 + hit + 0.3 * rng.random(n * each), 0.1 + ~hit], 1).astype(np.float32)
-    ranks = np.stack([ranks_within(rows, items, scores[:, s]) for s in range(3)], 1)
+    ranks = ranks_of(rows, np.ascontiguousarray(scores.T)).T
     blend = fit_blend(scores, ranks, hit)
     assert blend.weights[1] > 3 * blend.weights[0] and blend.weights[2] == 0
-    best = ranks_within(rows, items, blend.score(scores, ranks)) == 0
+    chance, loudest = blend.judge(np.ascontiguousarray(scores.T), np.ascontiguousarray(ranks.T))
+    best = ranks_of(rows, chance[None])[0] == 0
     assert (hit & best).sum() > 0.95 * n
-    assert np.isclose(blend.score(scores, ranks).mean(), hit.mean(), atol=0.01), "probabilities are calibrated"
-    assert np.all(blend.best_source(scores, ranks)[hit] == 1)
+    assert np.isclose(chance.mean(), hit.mean(), atol=0.01), "probabilities are calibrated"
+    assert np.all(loudest[hit] == 1)
 
 
 def test_a_source_without_a_positive_score_is_no_evidence() -> None:

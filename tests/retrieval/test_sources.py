@@ -17,10 +17,12 @@ from longtail.retrieval import neighbours as nb
 from longtail.retrieval.base import CandidateSource
 from longtail.retrieval.content import content_matrix
 from longtail.retrieval.lists import RepeatSource, decayed_counts, popular, popular_in_segment, trending
-from longtail.retrieval.neighbours import NeighbourSource, Weighting, history_matrix
+from longtail.retrieval.neighbours import NeighbourSource
 from longtail.retrieval.session_knn import session_neighbours
 from longtail.retrieval.sources import SourcesConfig, fit_sources
+from longtail.retrieval.table import Table
 from longtail.retrieval.vectors import spectral
+from longtail.retrieval.weighting import Query, Weighting
 from longtail.schema import DAY_US
 from tests.tiny import START, catalogue, history_of, log_of, random_log, requests_at
 
@@ -31,7 +33,7 @@ MONTHS = Weighting(half_life_days=30)
 
 
 def table(fitted: sp.csr_matrix, weighting: Weighting = STEPS) -> NeighbourSource:
-    return NeighbourSource("table", "because", fitted, weighting)
+    return NeighbourSource("table", "because", Table.of(fitted), weighting)
 
 
 MAKERS: dict[str, Callable[[Log], CandidateSource]] = {
@@ -174,6 +176,12 @@ def test_sources_are_left_out_by_name(log: Log) -> None:
     assert less == [n for n in names if n not in ("ease", "content")]
 
 
+def weighted(requests: Requests, n_items: int, weighting: Weighting) -> np.ndarray:
+    """Dense float32 [B, n_items]."""
+    query = Query.of(requests, n_items, weighting)
+    return sp.csr_matrix((query.weights, query.items, query.indptr), shape=(len(requests), n_items)).toarray()
+
+
 items_of = st.lists(st.integers(0, 5), max_size=60)
 
 
@@ -188,9 +196,9 @@ def test_weights_of_a_history_do_not_depend_on_other_histories(batch: list[list[
           ("item", "time", "kind", "strength", "quantity", "session")),
     )  # fmt: skip
     nobody = np.full(len(batch), -1, np.int32)
-    together = history_matrix(Requests(np.full(len(batch), NOW), nobody, nobody, whole), 6, MONTHS).toarray()
+    together = weighted(Requests(np.full(len(batch), NOW), nobody, nobody, whole), 6, MONTHS)
     for b, part in enumerate(parts):
-        alone = history_matrix(Requests(np.array([NOW]), nobody[:1], nobody[:1], part), 6, MONTHS).toarray()
+        alone = weighted(Requests(np.array([NOW]), nobody[:1], nobody[:1], part), 6, MONTHS)
         assert alone[0].tobytes() == together[b].tobytes()
 
 
@@ -199,7 +207,7 @@ def test_weighting_counts_the_newest_steps_of_the_newest_session() -> None:
     asked = Requests(np.array([NOW]), nobody, nobody, history_of([0, 1, 0, 2], NOW))
 
     def weights(weighting: Weighting) -> list[float]:
-        return history_matrix(asked, 3, weighting).toarray()[0].tolist()
+        return weighted(asked, 3, weighting)[0].tolist()
 
     assert weights(Weighting()) == [2, 1, 1]
     assert weights(Weighting(distinct=True)) == [1, 1, 1]
