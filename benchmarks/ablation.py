@@ -1,9 +1,10 @@
 """What each source and each group of features adds: the ranker trained again without it, judged on the newest window.
 
-    python -m benchmarks.ablation new-week path/to/online-retail
+    python -m benchmarks.ablation new-week path/to/online-retail [--windows 5] [--requests 2000] [--rounds 120]
 
 A source that is left out takes its two columns with it, and the candidates that only it proposed. All variants are
-judged on the same requests; the interval is that of the paired difference to the whole system.
+judged on the same requests; the interval is that of the paired difference to the whole system. It knows nothing of the
+luck of training: the rows "another seed" show what that alone does.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from longtail.ranking.ranker import TrainingRows, train_ranker
 from longtail.ranking.two_stage import training_rows
 from longtail.training import Proposals, TrainingSet, prepare, propose
 
+OTHER_SEEDS = (1, 2)
+
 
 def main() -> None:
     """Print the table."""
@@ -29,10 +32,17 @@ def main() -> None:
     parser.add_argument("protocol", choices=sorted(PROTOCOLS))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--windows", type=int, default=5)
+    parser.add_argument("--requests", type=int, help="requests of a window, at most; default: the protocol's")
+    parser.add_argument("--rounds", type=int, help="trees of every ranker; default: the protocol's")
     parser.add_argument("--no-two-tower", action="store_true")
     given = parser.parse_args()
     protocol = PROTOCOLS[given.protocol]
-    protocol = replace(protocol, config=replace(protocol.config, windows=given.windows))
+    config = replace(protocol.config, windows=given.windows)
+    if given.requests:
+        config = replace(config, requests=given.requests)
+    if given.rounds:
+        config = replace(config, ranker=replace(config.ranker, rounds=given.rounds))
+    protocol = replace(protocol, config=config)
     with tempfile.TemporaryDirectory() as scratch:
         run(protocol, given.folder, Path(scratch), not given.no_two_tower)
 
@@ -48,12 +58,13 @@ def run(protocol: Protocol, folder: Path, scratch: Path, two_tower: bool) -> Non
     features = feature_list(learned.sources)
     names, depth = [f.name for f in features], protocol.config.depth
 
-    def ndcg(columns: np.ndarray, source: int | None) -> np.ndarray:
+    def ndcg(columns: np.ndarray, source: int | None, seed: int = 0) -> np.ndarray:
         others = np.ones(len(learned.sources), bool)
         if source is not None:
             others[source] = False
         rows = masked(learned, columns, others, depth)
-        booster = train_ranker(rows, [f for f, c in zip(features, columns, strict=True) if c], protocol.config.ranker)
+        ranker = replace(protocol.config.ranker, seed=seed)
+        booster = train_ranker(rows, [f for f, c in zip(features, columns, strict=True) if c], ranker)
         keep = (test.ranks[:, others] < depth).any(axis=1)
         score = np.full(len(keep), -np.inf, np.float32)
         score[keep] = booster.inplace_predict(test.rows.features[keep][:, columns])
@@ -65,6 +76,8 @@ def run(protocol: Protocol, folder: Path, scratch: Path, two_tower: bool) -> Non
         f"\nwhole system: ndcg@10 {whole.mean():.4f} on {len(whole)} requests\n\n| without | ndcg@10 | it adds | 95% |"
     )
     print("| --- | --- | --- | --- |")
+    for seed in OTHER_SEEDS:
+        report("nothing, another seed", ndcg(everything, None, seed), whole)
     for group in sorted({f.group for f in features}):
         columns = np.array([f.group != group for f in features])
         report(f"features: {group}", ndcg(columns, None), whole)

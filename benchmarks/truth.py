@@ -1,6 +1,10 @@
 """How near the lists of a simulated shop come to what people TRULY like, which no log of a real shop can tell.
 
-    python -m benchmarks.truth --users 2000 --items 1000 --days 75 --events 300000 --seed 7 [--out figures.json]
+    python -m benchmarks.truth --users 2000 --items 1000 --days 75 --events 300000 --seed 7 [--best-first]
+
+With `--best-first` the logging policy shows what it likes best first, as shops do; without, an item's place says next
+to nothing about taste, and there is no position bias that weights could correct. Each ranker is trained `--repeats`
+times: intervals are over people, and know nothing of the luck of one training.
 
 The gain of an item is the chance that its true utility turns a look into a click, over everything that is on sale in
 the person's region when the log ends. All systems answer the same people; the same filter drops what cannot be bought.
@@ -27,12 +31,13 @@ from longtail.evaluation.baselines import item_knn_lists, popular_lists, popular
 from longtail.evaluation.bootstrap import Interval, intervals, paired_difference
 from longtail.events import Requests, Shop
 from longtail.events.log import histories_before
+from longtail.features.request import feature_list
 from longtail.ranking.propensity import examination
+from longtail.ranking.ranker import RankerConfig, train_ranker
 from longtail.ranking.two_stage import recommend
 from longtail.retrieval.base import CandidateSource
-from longtail.retrieval.two_tower import TwoTowerConfig
 from longtail.steps import end_of
-from longtail.training import TrainingConfig, learn, prepare, propose
+from longtail.training import TrainingConfig, learn_blend, prepare, propose
 
 KS = (10, 20)
 LONG = 400  # lists before the filter: enough to fill 20 places from what is on sale
@@ -82,29 +87,30 @@ def requests_at_end(shop: Shop, truth: Truth, limit: int, seed: int, history: in
 
 
 def systems(
-    shop: Shop, config: TrainingConfig, requests: Requests, tower: Path | None, say: Callable[[str], None]
-) -> dict[str, np.ndarray]:
-    """The lists of every system before the filter, int64 [B, LONG]."""
+    shop: Shop, config: TrainingConfig, requests: Requests, tower: Path | None, repeats: int, say: Callable[[str], None]
+) -> dict[str, list[np.ndarray]]:
+    """The lists of every system before the filter, int64 [B, LONG], of each training."""
     until = end_of(shop)
     positives = shop.log.positives
-    lists: dict[str, np.ndarray] = {}
+    data = prepare(shop, until, replace(config, propensity_weights=True))
     shared: list[CandidateSource] = []
-    for name, weighted in ((MAIN, True), ("system, no propensity weights", False)):
-        chosen = replace(config, propensity_weights=weighted)
-        data = prepare(shop, until, chosen)
-        if tower is not None and not shared:
-            from longtail.benchmark import train_tower
+    if tower is not None:
+        from longtail.benchmark import train_tower
 
-            shared = [train_tower(data, tower)]
-        booster, blend = learn(propose(data, shared, data.windows(), say), chosen)
-        stage = data.stage(until, shared, blend)
-        lists[name] = recommend(stage, booster, requests, LONG)
-        if weighted:
-            lists["blend, unranked"] = recommend(stage, None, requests, LONG)
+        shared = [train_tower(data, tower)]
+    proposals = propose(data, shared, data.windows(), say)
+    stage = data.stage(until, shared, learn_blend(proposals))
+    features = feature_list(proposals.sources)
+    lists = {"blend, unranked": [recommend(stage, None, requests, LONG)]}
+    even = replace(proposals.rows, weight=np.ones_like(proposals.rows.weight))
+    for name, rows in ((MAIN, proposals.rows), ("system, no propensity weights", even)):
+        seeds = (config.seed + r for r in range(repeats))
+        rankers = (train_ranker(rows, features, replace(config.ranker, seed=seed)) for seed in seeds)
+        lists[name] = [recommend(stage, ranker, requests, LONG) for ranker in rankers]
         say(f"trained: {name}")
-    lists["item-kNN"] = item_knn_lists(positives, requests.history, LONG)
-    lists["popularity"] = popular_lists(popularity(positives), len(requests), LONG)
-    return lists
+    lists["item-kNN"] = [item_knn_lists(positives, requests.history, LONG)]
+    lists["popularity"] = [popular_lists(popularity(positives), len(requests), LONG)]
+    return {MAIN: lists.pop(MAIN)} | lists
 
 
 def examination_error(shop: Shop, truth: Truth) -> dict[str, list[float] | float]:
@@ -118,7 +124,7 @@ def examination_error(shop: Shop, truth: Truth) -> dict[str, list[float] | float
     }  # fmt: skip
 
 
-def run(simulated: SimulatorConfig, config: TrainingConfig, limit: int, tower: bool) -> dict:
+def run(simulated: SimulatorConfig, config: TrainingConfig, limit: int, tower: bool, repeats: int) -> dict:
     """Simulate, train, judge; the figures as plain data."""
     started = time.perf_counter()
 
@@ -131,10 +137,13 @@ def run(simulated: SimulatorConfig, config: TrainingConfig, limit: int, tower: b
         shop, truth = Shop.load(folder), Truth.load(folder / "truth")
         say(f"{len(shop.log):,} events, {shop.log.n_users:,} people, {shop.log.n_items:,} items")
         requests = requests_at_end(shop, truth, limit, simulated.seed, config.history)
-        lists = systems(shop, config, requests, Path(scratch) / "tower" if tower else None, say)
+        lists = systems(shop, config, requests, Path(scratch) / "tower" if tower else None, repeats, say)
         judge = judge_of(truth, shop, shop.user_ids[requests.user].astype(str), end_of(shop))
         curve = examination_error(shop, truth)
-    cases = {name: {k: judge.ndcg(judge.buyable(found), k) for k in KS} for name, found in lists.items()}
+    cases = {
+        name: {k: np.mean([judge.ndcg(judge.buyable(one), k) for one in found], axis=0) for k in KS}
+        for name, found in lists.items()
+    }  # fmt: skip
     figures = {
         name: {
             f"ndcg@{k}": asdict(intervals(found[k])[0]) for k in KS
@@ -142,8 +151,9 @@ def run(simulated: SimulatorConfig, config: TrainingConfig, limit: int, tower: b
         for name, found in cases.items()
     }  # fmt: skip
     return {
-        "seed": simulated.seed, "events": len(shop.log), "people judged": len(requests), "systems": figures,
-        "examination": curve, "seconds": round(time.perf_counter() - started),
+        "seed": simulated.seed, "best first": simulated.best_first, "trainings": repeats, "events": len(shop.log),
+        "people judged": len(requests), "systems": figures, "examination": curve,
+        "seconds": round(time.perf_counter() - started),
     }  # fmt: skip
 
 
@@ -181,15 +191,23 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1500, help="training requests of a window, at most")
     parser.add_argument("--judged", type=int, default=2000, help="people who are asked, at most")
     parser.add_argument("--objective", default="conversion")
-    parser.add_argument("--two-tower-seconds", type=float, default=0, help="0: without the two-tower")
+    parser.add_argument("--two-tower", action="store_true")
+    parser.add_argument("--best-first", action="store_true")
+    parser.add_argument("--repeats", type=int, default=1, help="trainings of each ranker")
+    parser.add_argument("--rounds", type=int, default=RankerConfig().rounds, help="trees of a ranker")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    simulated = SimulatorConfig(given.users, given.items, given.days, given.events, given.seed)
+    simulated = SimulatorConfig(
+        given.users, given.items, given.days, given.events, given.seed, best_first=given.best_first
+    )
     config = TrainingConfig(
-        windows=given.windows, requests=given.requests, objective=given.objective, seed=given.seed,
-        two_tower=TwoTowerConfig(max_seconds=given.two_tower_seconds or 60, half_life_days=30.0),
-    )  # fmt: skip
-    figures = run(simulated, config, given.judged, given.two_tower_seconds > 0)
+        windows=given.windows,
+        requests=given.requests,
+        objective=given.objective,
+        seed=given.seed,
+        ranker=RankerConfig(rounds=given.rounds),
+    )
+    figures = run(simulated, config, given.judged, given.two_tower, given.repeats)
     print(table(figures))
     if given.out:
         given.out.write_text(json.dumps(figures, indent=1) + "\n")

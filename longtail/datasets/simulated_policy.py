@@ -26,9 +26,17 @@ class PolicyContext:
 
 
 class PopularTaste:
-    """Softmax over log popularity and the taste of the person's group: a shop that leans to its bestsellers."""
+    """Softmax over log popularity and the taste of the person's group: a shop that leans to its bestsellers.
 
-    def __init__(self, truth: Truth, seed: int, groups: int = 16, popularity: float = 0.6, taste: float = 0.9) -> None:
+    Drawn one after the other, an item's place says next to nothing about taste. `best_first` shows the drawn items in
+    the order of their score, as shops do: place and taste then go together, and the chance of a place is not known.
+    """
+
+    def __init__(
+        self, truth: Truth, seed: int, groups: int = 16, popularity: float = 0.6, taste: float = 0.9,
+        best_first: bool = False,
+    ) -> None:  # fmt: skip
+        self.best_first = best_first
         rng = np.random.default_rng([seed, 3])
         vectors = truth.user_vector
         self.centre = vectors[rng.integers(0, len(vectors), groups)]
@@ -39,7 +47,7 @@ class PopularTaste:
         self.weight = popularity
 
     def __call__(self, day: int, users: np.ndarray, context: PolicyContext) -> tuple[np.ndarray, np.ndarray]:
-        """Items int64 [R, k] and propensity float64 [R, k]; -1 and 0 where fewer than k items are eligible."""
+        """Items int64 [R, k] and propensity float64 [R, k], NaN for unknown; -1 where fewer than k are eligible."""
         del day
         regions = len(context.eligible)
         cell = self.group[users] * regions + context.region
@@ -52,7 +60,11 @@ class PopularTaste:
             score = np.where(context.eligible[region], logit + self.affinity[group], -np.inf)
             if np.isfinite(score).any():
                 p = np.exp(score - score.max())
-                items[rows], chance[rows] = plackett_luce(p / p.sum(), len(rows), context.k, context.rng)
+                found, chance[rows] = plackett_luce(p / p.sum(), len(rows), context.k, context.rng)
+                if self.best_first:
+                    order = np.argsort(-np.where(found >= 0, score[found], -np.inf), axis=1, kind="stable")
+                    found, chance[rows] = np.take_along_axis(found, order, 1), np.nan
+                items[rows] = found
         return items, chance
 
 

@@ -26,8 +26,9 @@ DEVICES = ("mobile", "desktop", "tablet")
 class SimulatorConfig:
     """What to simulate; the same values give the same bytes.
 
-    `events` is a target met within a few per cent. `policy(day, users [R], context)` gives items [R, k] and the
-    chance float [R, k] of each at its place given the places above; None is `PopularTaste`.
+    `events` is a target met within a few per cent. `best_first`: lists show what the logging policy likes best first,
+    so that place and taste go together, instead of in the order of its draws. `policy(day, users [R], context)` gives
+    items [R, k] and the chance float [R, k] of each at its place given the places above; None is `PopularTaste`.
     """
 
     users: int = 5_000
@@ -40,6 +41,7 @@ class SimulatorConfig:
     regions: tuple[str, ...] = ("north", "south", "east", "west")
     guest_share: float = 0.1
     drift: Drift | None = None
+    best_first: bool = False
     policy: Policy | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -98,7 +100,7 @@ class _Shop:
         self.config, self.truth = config, truth
         self.rng = np.random.default_rng([config.seed, 2])
         n, rng = config.users, self.rng
-        self.policy: Policy = config.policy or PopularTaste(truth, config.seed)
+        self.policy: Policy = config.policy or PopularTaste(truth, config.seed, best_first=config.best_first)
         self.activity = rng.gamma(0.8, 1.0, n) + 0.02
         self.arrival = np.where(rng.random(n) < 0.6, 0, rng.integers(0, config.days, n))
         self.anonymous = rng.random(n) < config.guest_share  # people who never sign in

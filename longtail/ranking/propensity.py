@@ -38,8 +38,12 @@ def examination(log: Log, rounds: int = 50, prior: float = 10.0) -> np.ndarray:
     return theta
 
 
-def inverse_propensity(position: np.ndarray, theta: np.ndarray, clip: float = 10.0) -> np.ndarray:
-    """Weight float32 [N] of events at `position` int [N]: 1 / examination, at most `clip`; 1 where unknown."""
+def inverse_propensity(position: np.ndarray, theta: np.ndarray, clip: float = 3.0) -> np.ndarray:
+    """Weight float32 [N] of events at `position` int [N]: 1 / examination, at most `clip`; 1 where unknown.
+
+    The clip is low because a weight costs variance everywhere and corrects only where place and taste go together: see
+    benchmarks/README.md for what higher ones lose.
+    """
     known = (position >= 0) & (position < len(theta))
     if not len(theta):
         return np.ones(len(position), np.float32)

@@ -89,6 +89,22 @@ def test_logged_propensities_are_the_chances_of_the_draw() -> None:
     assert few.tolist() == [[1, -1, -1]] * 2 and zero.tolist() == [[1, 0, 0]] * 2
 
 
+def test_best_first_ties_place_to_taste_and_knows_no_chance(tmp_path: Path) -> None:
+    lead = {}
+    for best_first in (False, True):
+        folder = tmp_path / str(best_first)
+        truth = simulate(folder, replace(SMALL, best_first=best_first))
+        log = pd.read_parquet(folder / "events.parquet")
+        shown = log[(log["event_type"] == "impression") & log["user_id"].notna()]
+        assert shown["propensity"].isna().all() == best_first
+        user = pd.Index(truth.user_ids).get_indexer(shown["user_id"])
+        item = pd.Index(truth.item_ids).get_indexer(shown["item_id"])
+        want = true_utility(truth, np.arange(len(truth.user_ids)), np.arange(len(truth.item_ids)), truth.start_us)
+        by_place = pd.Series(want[user, item]).groupby(shown["position"].to_numpy()).mean()
+        lead[best_first] = by_place.iloc[0] - by_place.iloc[-1]
+    assert lead[True] > 3 * abs(lead[False]) and lead[True] > 0.5
+
+
 def test_a_policy_plugs_in(tmp_path: Path) -> None:
     def first_items(day: int, users: np.ndarray, context: PolicyContext) -> tuple[np.ndarray, np.ndarray]:
         assert len(context.time) == len(users) and context.eligible.shape == (4, 120)
