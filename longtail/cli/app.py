@@ -6,7 +6,7 @@ import typer
 from typer.exceptions import TyperException
 
 from longtail import __version__
-from longtail.cli import benchmark, data, playground, registry, serving, training
+from longtail.cli import benchmark, data, playground, precompute, registry, serving, training
 from longtail.cli.terminal import one_line_errors
 from longtail.errors import InvalidInput
 
@@ -44,6 +44,7 @@ app.command()(training.train)
 app.command()(training.evaluate)
 app.command()(serving.serve)
 app.command()(serving.recommend)
+app.command()(precompute.precompute)
 app.command()(playground.playground)
 app.add_typer(registry.app, name="registry")
 app.command()(benchmark.benchmark)

@@ -89,7 +89,7 @@ def serve(
     """
     if clock not in ("wall", "data"):
         raise typer.BadParameter(f"--clock {clock}: choose wall or data")
-    parameters = {"--bundle": _bundle(version, registry), "--state": state, "--port": port, "--clock": clock}
+    parameters = {"--bundle": bundle_of(version, registry), "--state": state, "--port": port, "--clock": clock}
     if key_file.is_file() or os.environ.get(KEY_VARIABLE):
         parameters["--pseudonym-key"] = key_file
     else:
@@ -98,7 +98,8 @@ def serve(
     replace_by("serving.serve", parameters)
 
 
-def _bundle(version: str, registry: str) -> Path:
+def bundle_of(version: str, registry: str) -> Path:
+    """The folder of a bundle, named by its path or by alias or number in the registry."""
     if (Path(version) / "manifest.json").is_file():
         return Path(version)
     from longtail.registry import Registry
