@@ -1,10 +1,11 @@
 """What each source and each group of features adds: the ranker trained again without it, judged on the newest window.
 
-    python -m benchmarks.ablation new-week path/to/online-retail [--windows 5] [--requests 2000] [--rounds 120]
+    python -m benchmarks.ablation new-week path/to/online-retail [--windows 5] [--requests 2000] [--repeats 3]
 
 A source that is left out takes its two columns with it, and the candidates that only it proposed. All variants are
 judged on the same requests; the interval is that of the paired difference to the whole system. It knows nothing of the
-luck of training: the rows "another seed" show what that alone does.
+luck of training, which is why every ranker is trained `--repeats` times and their figures averaged: the row "nothing,
+other seeds" shows what luck is left.
 """
 
 import argparse
@@ -23,8 +24,6 @@ from longtail.ranking.ranker import TrainingRows, train_ranker
 from longtail.ranking.two_stage import training_rows
 from longtail.training import Proposals, TrainingSet, prepare, propose
 
-OTHER_SEEDS = (1, 2)
-
 
 def main() -> None:
     """Print the table."""
@@ -34,6 +33,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=5)
     parser.add_argument("--requests", type=int, help="requests of a window, at most; default: the protocol's")
     parser.add_argument("--rounds", type=int, help="trees of every ranker; default: the protocol's")
+    parser.add_argument("--repeats", type=int, default=3, help="trainings of every ranker")
     parser.add_argument("--no-two-tower", action="store_true")
     given = parser.parse_args()
     protocol = PROTOCOLS[given.protocol]
@@ -44,10 +44,10 @@ def main() -> None:
         config = replace(config, ranker=replace(config.ranker, rounds=given.rounds))
     protocol = replace(protocol, config=config)
     with tempfile.TemporaryDirectory() as scratch:
-        run(protocol, given.folder, Path(scratch), not given.no_two_tower)
+        run(protocol, given.folder, Path(scratch), not given.no_two_tower, given.repeats)
 
 
-def run(protocol: Protocol, folder: Path, scratch: Path, two_tower: bool) -> None:
+def run(protocol: Protocol, folder: Path, scratch: Path, two_tower: bool, repeats: int) -> None:
     """Propose once, then train and judge every variant."""
     shop, until, _, _ = load_training_part(protocol, folder, scratch)
     data = prepare(shop, until, protocol.config)
@@ -59,16 +59,21 @@ def run(protocol: Protocol, folder: Path, scratch: Path, two_tower: bool) -> Non
     names, depth = [f.name for f in features], protocol.config.depth
 
     def ndcg(columns: np.ndarray, source: int | None, seed: int = 0) -> np.ndarray:
+        """Of every request, averaged over trainings from `seed` on."""
         others = np.ones(len(learned.sources), bool)
         if source is not None:
             others[source] = False
         rows = masked(learned, columns, others, depth)
-        ranker = replace(protocol.config.ranker, seed=seed)
-        booster = train_ranker(rows, [f for f, c in zip(features, columns, strict=True) if c], ranker)
+        named = [f for f, c in zip(features, columns, strict=True) if c]
         keep = (test.ranks[:, others] < depth).any(axis=1)
+        asked = test.rows.features[keep][:, columns]
         score = np.full(len(keep), -np.inf, np.float32)
-        score[keep] = booster.inplace_predict(test.rows.features[keep][:, columns])
-        return ndcg_at_10(score, test.rows, wanted, groups)
+        found = []
+        for luck in range(seed, seed + repeats):
+            booster = train_ranker(rows, named, replace(protocol.config.ranker, seed=luck))
+            score[keep] = booster.inplace_predict(asked)
+            found.append(ndcg_at_10(score, test.rows, wanted, groups))
+        return np.mean(found, axis=0)
 
     everything = np.ones(len(names), bool)
     whole = ndcg(everything, None)
@@ -76,8 +81,7 @@ def run(protocol: Protocol, folder: Path, scratch: Path, two_tower: bool) -> Non
         f"\nwhole system: ndcg@10 {whole.mean():.4f} on {len(whole)} requests\n\n| without | ndcg@10 | it adds | 95% |"
     )
     print("| --- | --- | --- | --- |")
-    for seed in OTHER_SEEDS:
-        report("nothing, another seed", ndcg(everything, None, seed), whole)
+    report("nothing, other seeds", ndcg(everything, None, repeats), whole)
     for group in sorted({f.group for f in features}):
         columns = np.array([f.group != group for f in features])
         report(f"features: {group}", ndcg(columns, None), whole)
