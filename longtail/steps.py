@@ -244,8 +244,8 @@ def write_bundle(
         shutil.copytree(ranker / "ranker", folder / "ranker" / "ranker")
         shutil.copyfile(ranker / "features.json", folder / "ranker" / "features.json")
         shutil.copytree(evaluation, folder / "evaluation")
-        by_segment = {str(n): segments.order[s + 1, :200] for s, n in enumerate(shop.segments)}
-        write_fallback(folder, shop.catalogue.item_ids, everyone.order[0, :500], by_segment)
+        by_segment = {str(n): segments.best(s + 1)[:200] for s, n in enumerate(shop.segments)}
+        write_fallback(folder, shop.catalogue.item_ids, everyone.best(0)[:500], by_segment)
         write_people(folder, shop.log, shop.user_ids, shop.segment, shop.segments, config.history)
         for name in (USER_FILE, USER_CATEGORY_FILE):
             shutil.copyfile(features / name, folder / name)

@@ -100,6 +100,11 @@ class ListSource(CandidateSource):
             lists.append(top_positive(of_all[None], width))
         self.listed = np.concatenate([ids for ids, _ in lists]), np.concatenate([worth for _, worth in lists])
 
+    def best(self, group: int) -> np.ndarray:
+        """The ranked list int64 [n] of a group: 0 is everyone, g + 1 the segment g."""
+        ids = self.listed[0][group]
+        return ids[ids >= 0]
+
     def answer(self, requests: Requests) -> Answer:
         known = requests.segment < len(self.segments.factors)
         return ListAnswer(np.where(known, requests.segment + 1, 0).astype(np.int64), self)
