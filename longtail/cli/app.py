@@ -47,7 +47,7 @@ app.command()(serving.recommend)
 app.command()(precompute.precompute)
 app.command()(playground.playground)
 app.add_typer(registry.app, name="registry")
-app.command()(benchmark.benchmark)
+app.add_typer(benchmark.app, name="benchmark")
 
 
 def main() -> None:

@@ -1,0 +1,251 @@
+"""The servers under load, beside the raw compute inside a request, in one run.
+
+    longtail benchmark serving --items 2000000 --candidates 500 [--bundle DIR] [--out figures.json]
+
+One client says how long a request takes, end to end and by stage; several say how many requests the machine answers and
+what they cost in CPU seconds; lists that were made before say what the edge alone costs. The raw compute is what no
+server can save: user tower, index search, feature gather and XGBoost of the same requests, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import orjson
+import psutil
+import pyarrow.parquet as pq
+
+from benchmarks.load import Answer, body_of, closed_loop, quantiles
+from longtail.errors import InvalidInput, LongtailError
+from serving.local import LocalServing
+
+WARM = 200
+SURFACES = """
+surfaces:
+  homepage: {k: 20}
+  email: {k: 20, cache_s: 3600}
+"""
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def people_of(bundle: Path, n: int, seed: int) -> list[str]:
+    """`n` ids of people of the bundle."""
+    ids = pq.read_table(bundle / "users.parquet", columns=["user_id"])["user_id"]
+    chosen = np.random.default_rng(seed).integers(0, len(ids), n)
+    return ids.take(chosen).to_pylist()
+
+
+def processes(serving: LocalServing) -> dict[str, list[psutil.Process]]:
+    """Every server with its children (Triton's python backend is a process of its own)."""
+    found = {name: process.pid for name, process in serving.processes.items()}
+    if serving.triton.process is not None:
+        found["triton"] = serving.triton.process.pid
+    out = {}
+    for name, pid in found.items():
+        top = psutil.Process(pid)
+        out[name] = [top, *top.children(recursive=True)]
+    return out
+
+
+def cpu_seconds(servers: dict[str, list[psutil.Process]]) -> dict[str, float]:
+    """User and system seconds that each server has used so far."""
+    return {name: sum(sum(p.cpu_times()[:2]) for p in group) for name, group in servers.items()}
+
+
+def memory(servers: dict[str, list[psutil.Process]]) -> dict[str, float]:
+    """Megabytes of each server: shared pages count by their share, mapped files only as far as they are in use."""
+    return {name: round(sum(p.memory_full_info().pss for p in group) / 2**20, 1) for name, group in servers.items()}
+
+
+def checked(answers: Sequence[Answer]) -> dict[str, int]:
+    """How many lists came on each rung.
+
+    Raises:
+        LongtailError: an answer failed or was empty: its time would mean nothing.
+    """
+    levels: dict[str, int] = {}
+    for answer in answers:
+        if answer.status != 200:
+            raise LongtailError(f"a request failed: {answer.status} {answer.problem or answer.body[:200]!r}")
+        found = answer.prediction()
+        if not found["items"]:
+            raise LongtailError(f"an empty list was served: {found}")
+        levels[f"{found['level']} {found['made']}"] = levels.get(f"{found['level']} {found['made']}", 0) + 1
+    return levels
+
+
+async def one_client(address: tuple[str, int], users: Sequence[str], k: int) -> dict[str, Any]:
+    """Times end to end without a trace, and by stage with it."""
+    bodies = [body_of(user_id=user, k=k) for user in users]
+    await closed_loop([address], bodies[:WARM], 1)
+    plain = await closed_loop([address], bodies, 1)
+    traced = await closed_loop([address], [body_of(user_id=u, k=k, trace=True) for u in users], 1)
+    stages: dict[str, list[float]] = {}
+    proposed = []
+    for answer in traced:
+        found = answer.prediction()
+        proposed.append(found["trace"]["candidates"])
+        for stage, ms in found["timings_ms"].items():
+            stages.setdefault(stage, []).append(ms)
+    return {
+        "candidates": round(float(np.mean(proposed)), 1), "levels": checked(plain),
+        "end_to_end": quantiles([a.ms for a in plain]), "stages": {n: quantiles(v) for n, v in stages.items()},
+    }  # fmt: skip
+
+
+async def many_clients(
+    serving: LocalServing, users: Sequence[str], k: int, clients: int, seconds: float, surface: str = "homepage"
+) -> dict[str, Any]:
+    """Requests a second, times and CPU seconds for each 1,000 requests, with `clients` that never pause."""
+    bodies = [body_of(user_id=user, k=k, surface=surface) for user in users]
+    address = ("127.0.0.1", serving.http_port)
+    await closed_loop([address], bodies[:WARM], clients)
+    servers = processes(serving)
+    before, begin = cpu_seconds(servers), time.perf_counter()
+    answers = await closed_loop([address], (bodies[n % len(bodies)] for n in range(10**9)), clients, seconds)
+    took = time.perf_counter() - begin
+    used = {name: after - before[name] for name, after in cpu_seconds(servers).items()}
+    per_thousand = {name: round(s / len(answers) * 1e3, 2) for name, s in used.items()}
+    return {
+        "clients": clients, "requests": len(answers), "per_second": round(len(answers) / took, 1),
+        **quantiles([a.ms for a in answers]), "levels": checked(answers),
+        "cpu_s_per_1000": {"all": round(sum(per_thousand.values()), 2), **per_thousand},
+    }  # fmt: skip
+
+
+def raw(bundle: Path, log: Path, candidates: int) -> dict[str, Any]:
+    """The compute inside the logged requests, one at a time in this process: milliseconds by part and added up."""
+    import xgboost as xgb
+
+    from benchmarks.replay import logged
+    from longtail.engine.parts import Bundle
+    from longtail.retrieval.two_tower import TwoTower
+
+    opened = Bundle.open(bundle, contents=False)
+    tower = TwoTower.load(bundle / "retrieval" / "two_tower")
+    booster = xgb.Booster(model_file=bundle / "ranker" / opened.ranker / "1" / "xgboost.ubj")
+    booster.set_param({"nthread": 1})
+    table = opened.items.columns_for_benchmark()
+    parts: dict[str, list[float]] = {"tower": [], "index": [], "gather": [], "xgboost": []}
+    for request, items, features in logged(log):
+        marks = [time.perf_counter()]
+        vector = tower.user_vectors(request)
+        marks.append(time.perf_counter())
+        tower.index.search(vector, candidates)
+        marks.append(time.perf_counter())
+        table[items]
+        marks.append(time.perf_counter())
+        booster.inplace_predict(features)
+        marks.append(time.perf_counter())
+        for name, start, stop in zip(parts, marks[:-1], marks[1:], strict=True):
+            parts[name].append((stop - start) * 1e3)
+    total = np.sum(list(parts.values()), axis=0)[20:]
+    return {**quantiles(total), "parts": {name: quantiles(ms[20:]) for name, ms in parts.items()}}
+
+
+def measure(args: argparse.Namespace, bundle: Path) -> dict[str, Any]:
+    """Every part of the benchmark on one bundle."""
+    users = people_of(bundle, args.requests, 0)
+    with TemporaryDirectory(prefix="longtail-benchmark-") as scratch:
+        state = Path(scratch)
+        surfaces = state / "surfaces.yaml"
+        surfaces.write_text(SURFACES)
+        begin = time.perf_counter()
+        extra = ["--candidates", str(args.candidates), "--surfaces", str(surfaces), "--log_features", "candidates"]
+        with LocalServing(bundle, state, clock="data", extra=extra) as serving:
+            started = time.perf_counter() - begin
+            say(f"servers answer after {started:.1f} s")
+            address = ("127.0.0.1", serving.http_port)
+            report: dict[str, Any] = {"start_s": round(started, 1)}
+            report |= asyncio.run(one_client(address, users, args.k))
+            say(f"one client: {report['end_to_end']}")
+            report["load"] = asyncio.run(many_clients(serving, users, args.k, args.clients, args.seconds))
+            say(f"{args.clients} clients: {report['load']['per_second']} requests/s")
+            few = users[: min(len(users), 500)]
+            once = [body_of(user_id=u, k=args.k, surface="email") for u in few]
+            asyncio.run(closed_loop([address], once, 4))
+            report["cached"] = asyncio.run(many_clients(serving, few, args.k, 1, args.seconds / 2, "email"))
+            report["cached_load"] = asyncio.run(many_clients(serving, few, args.k, 8, args.seconds / 2, "email"))
+            report["memory_mb"] = memory(processes(serving))
+        report["raw"] = raw(bundle, state / "impressions", args.candidates)
+    report["ratio_p95"] = round(report["end_to_end"]["p95_ms"] / report["raw"]["p95_ms"], 2)
+    return report
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people."""
+    rows: list[tuple[str, dict[str, float]]] = [("end to end", report["end_to_end"])]
+    rows += [(f"  {name}", values) for name, values in report["stages"].items()]
+    rows += [("raw compute", report["raw"])] + [(f"  {n}", v) for n, v in report["raw"]["parts"].items()]
+    names = {"load": f"{report['load']['clients']} clients", "cached": "cached, 1 client", "cached_load": "cached, 8"}
+    rows += [(name, report[key]) for key, name in names.items()]
+    lines = [f"{report['items']:,} items, {report['candidates']} candidates, levels {report['levels']}"]
+    lines += [f"{'milliseconds':<20}{'p50':>9}{'p95':>9}{'p99':>9}"]
+    lines += [f"{name:<20}" + "".join(f"{v[f'p{q}_ms']:9.2f}" for q in (50, 95, 99)) for name, v in rows]
+    lines += [f"p95 end to end over raw compute: {report['ratio_p95']}"]
+    for key, name in names.items():
+        found = report[key]
+        lines.append(f"{name}: {found['per_second']} requests/s, {found['cpu_s_per_1000']} CPU s for 1,000 requests")
+    megabytes = sum(report["memory_mb"].values())
+    lines += [f"memory {report['memory_mb']} MB: {megabytes / report['items'] * 1e6:,.0f} MB a million items"]
+    lines += [f"start-up {report['start_s']} s"]
+    return "\n".join(lines)
+
+
+def bundle_of(args: argparse.Namespace) -> Path:
+    """The bundle to measure: the one that was named, or a made-up one, which is kept for the next run."""
+    if args.bundle:
+        return args.bundle
+    from benchmarks.synthetic import synthetic_bundle
+
+    folder = args.folder / f"bundle-{args.items}-{args.users}"
+    if not (folder / "manifest.json").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        say(f"making a bundle of {args.items:,} items in {folder}")
+        begin = time.perf_counter()
+        synthetic_bundle(folder, args.items, args.users, seed=0)
+        say(f"made in {time.perf_counter() - begin:.0f} s")
+    return folder
+
+
+def main(given: list[str] | None = None) -> None:
+    """Print the table; write the figures."""
+    parser = argparse.ArgumentParser(prog="longtail benchmark serving", description=__doc__.splitlines()[0])
+    parser.add_argument("--items", type=int, default=2_000_000, help="items of the made-up shop")
+    parser.add_argument("--users", type=int, default=100_000, help="people of the made-up shop")
+    parser.add_argument("--bundle", type=Path, help="measure this bundle instead of a made-up one")
+    parser.add_argument("--folder", type=Path, default=Path("runs/benchmark"), help="where made-up bundles are kept")
+    parser.add_argument("--candidates", type=int, default=500)
+    parser.add_argument("--k", type=int, default=20, help="places of a list")
+    parser.add_argument("--requests", type=int, default=1_000)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of the run with several clients")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    args = parser.parse_args(given)
+    if args.items < 100 or args.users < 1:
+        raise InvalidInput("a made-up shop needs at least 100 items and one person")
+    bundle = bundle_of(args)
+    report = measure(args, bundle)
+    report["items"] = pq.read_metadata(bundle / "catalogue" / "items.parquet").num_rows
+    print(table(report))
+    if args.out:
+        args.out.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+
+
+if __name__ == "__main__":
+    from longtail.cli.terminal import one_line_errors
+
+    with one_line_errors():
+        main()
