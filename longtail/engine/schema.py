@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -31,6 +32,14 @@ def _event_type(name: str) -> str:
     return name
 
 
+def _on_the_calendar(moment: datetime) -> datetime:
+    # Beyond, differences and the log's folders by date leave what clocks and file formats can say.
+    if not 1990 <= moment.year < 2100:
+        raise ValueError("must lie between 1990 and 2100")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_on_the_calendar)]
 Id = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=256)]
 
 
@@ -43,7 +52,7 @@ class SessionEvent(_Strict):
 
     item_id: Id
     event_type: Annotated[str, AfterValidator(_event_type)] = "click"
-    timestamp: AwareDatetime | None = None
+    timestamp: Moment | None = None
     quantity: float = Field(1.0, gt=0, le=1e6)
 
 
@@ -62,7 +71,7 @@ class Context(BaseModel):
     region: Annotated[str, Field(max_length=64)] | None = None
     age: Annotated[int, Field(ge=0, le=150)] | None = None
     device: Annotated[str, Field(max_length=64)] | None = None
-    timestamp: AwareDatetime | None = None
+    timestamp: Moment | None = None
     request_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     session_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     trace: bool = False

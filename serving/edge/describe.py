@@ -20,7 +20,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "region": "Region of the person; items that are not sold there are left out.",
         "age": "Age in years; items for older people are left out. Without it nobody counts as an adult.",
         "device": "Kind of device, such as phone.",
-        "timestamp": "The moment the list is for, with its offset from UTC; now if left out.",
+        "timestamp": "The moment the list is for, with its offset from UTC, 1990 to 2100; now if left out.",
         "request_id": "Id of this list, to be sent back with the events it causes; made up if left out.",
         "session_id": "The visit, as in the events; goes into the impression log.",
         "trace": "The same as `trace` beside `context`.",
@@ -28,7 +28,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     "SessionEvent": {
         "item_id": "The item it happened to; one that is not in the catalogue is passed over.",
         "event_type": "What happened.",
-        "timestamp": "When, with its offset from UTC; now if left out.",
+        "timestamp": "When, with its offset from UTC, 1990 to 2100; now if left out.",
         "quantity": "How many pieces.",
     },
     "Predictions": {"predictions": "One list for each instance, in the same order."},

@@ -38,6 +38,7 @@ def build() -> dict[str, Any]:
     """OpenAPI 3.1 as plain values."""
     batch = {"events": [{"event_id": "e1", "user_id": "u1", "item_id": "i7", "event_type": "click",
                          "timestamp": "2024-05-01T12:00:00Z"}]}  # fmt: skip
+    wrong = {"anyOf": [ref("Error"), ref("Received")]}  # of several events, each is told its reason
     tensors = {"inputs": [{"name": "user_id", "shape": [2], "datatype": "BYTES", "data": ["u1", "u2"]},
                           {"name": "k", "shape": [1], "datatype": "INT64", "data": [10]}]}  # fmt: skip
     predict = {"instances": [{"user_id": "u1", "surface": "homepage", "k": 10}]}
@@ -66,7 +67,7 @@ def build() -> dict[str, Any]:
             EVENTS: {
                 "post": _post(
                     "send_events", "Events, one or many", {"anyOf": [ref("Event"), ref("EventBatch")]}, batch,
-                    ref("Received"), "collector",
+                    ref("Received"), "collector", wrong,
                 ),
             },
         },
@@ -93,10 +94,12 @@ def build() -> dict[str, Any]:
 
 def _post(
     name: str, summary: str, body: dict[str, Any], example: dict[str, Any], answer: dict[str, Any],
-    tag: str = "recommender",
+    tag: str = "recommender", wrong: dict[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     responses = {"200": _response("Done.", answer)}
     responses |= {code: _response(text, ref("Error")) for code, text in REFUSALS.items()}
+    if wrong is not None:
+        responses["400"] = _response("No event is right, or the request is wrong as a whole.", wrong)
     responses["429"]["headers"]["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
     return {
         "operationId": name, "summary": summary, "tags": [tag],

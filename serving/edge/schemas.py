@@ -129,7 +129,7 @@ def _events() -> dict[str, Schema]:
     columns = {field.name: _column(field) for field in (*EVENT_SCHEMA, *EVENT_EXTRAS)}
     columns |= {"event_type": {"type": "string", "enum": list(EVENT_TYPES)}}
     columns |= {"event_id": dict(_ID), "user_id": dict(_ID), "item_id": dict(_ID)}
-    rejected = {"index": dict(_COUNT), "event_id": {"type": ["string", "null"]}, "reason": dict(_TEXT)}
+    rejected = {"index": dict(_COUNT), "event_id": {"type": ["string", "integer", "null"]}, "reason": dict(_TEXT)}
     return {
         "Event": _object("Something that happened. Unknown columns are kept.", columns, _NEEDED),
         "EventBatch": _object(
