@@ -34,6 +34,7 @@ IMPRESSIONS_DROPPED = Counter(
     ["cause"],
 )
 LOG_LINES_DROPPED = Counter("longtail_log_lines_dropped_total", "Log lines not written: too many of one kind.")
+UPKEEP_ERRORS = Counter("longtail_upkeep_errors_total", "Mistakes in the recommender's background work.", ["error"])
 BUNDLE_REFUSED = Counter(
     "longtail_bundle_refused_total", "Bundles and deployment files that were offered and not taken.", ["server"]
 )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from longtail.engine.asking import Asked, Pseudonym, resolve, surfaces_of, unchanged
-from longtail.engine.breaker import STATES, Breaker
+from longtail.engine.breaker import Breaker
 from longtail.engine.config import EngineConfig
 from longtail.engine.drafts import Draft, filled, kept, ranked, reason_of
 from longtail.engine.hops import Guard, Late
@@ -37,7 +37,7 @@ from longtail.engine.schema import Instance, Item, Level, Recommendation
 from longtail.engine.shown import impression_of
 from longtail.engine.trace import trace_of
 from longtail.events import Histories, Requests
-from longtail.metrics import BREAKER, IN_FLIGHT, KEPT, LISTS, SHOWN
+from longtail.metrics import IN_FLIGHT, KEPT, LISTS, SHOWN
 from longtail.surfaces import BoundSurface, BoundSurfaces
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 NOTHING = np.empty(0, np.int64)
 
 
-@dataclass
+@dataclass(eq=False)
 class Engine:
     """Answers batches of instances. Time, randomness, stores and the two hops come in as arguments.
 
@@ -83,9 +83,8 @@ class Engine:
         )  # fmt: skip
 
     def _guard(self, hop: str, slots: int, deadline_ms: float) -> Guard:
-        breaker = Breaker(hop, self.config.breaker)
-        BREAKER.labels(self.config.variant, hop).set_function(lambda: STATES.index(breaker.state))
-        return Guard(breaker, Limiter(hop, LimiterConfig(slots, self.config.slot_wait_ms / 1e3)), deadline_ms / 1e3)
+        limiter = Limiter(hop, LimiterConfig(slots, self.config.slot_wait_ms / 1e3))
+        return Guard(Breaker(hop, self.config.breaker), limiter, deadline_ms / 1e3)
 
     @property
     def surfaces(self) -> BoundSurfaces:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from longtail.engine.breaker import STATES
 from longtail.engine.deployment import Deployment, DeploymentWatch, Variant
 from longtail.engine.engine import Engine
 from longtail.engine.schema import Instance, Recommendation
 from longtail.errors import InvalidBundle, LongtailError
-from longtail.metrics import AGE, BUNDLE_REFUSED, BUNDLE_TAKEN
+from longtail.metrics import AGE, BREAKER, BUNDLE_REFUSED, BUNDLE_TAKEN
 
 logger = logging.getLogger("longtail.fleet")
 
@@ -79,6 +80,13 @@ class Fleet:
         self.arms = tuple(arms)
         self.measure()
 
+    @staticmethod
+    def of(engine: Engine) -> Fleet:
+        """A fleet of one engine that is open already and never changes."""
+        fleet = Fleet(lambda folder, variant: engine)
+        fleet.start(Deployment.single(engine.bundle.folder, engine.config.variant))
+        return fleet
+
     def arm_of(self, instance: Instance) -> Arm:
         """Who answers: always the same variant for a user id, else for a request id, else anyone by the shares."""
         arms = self.arms
@@ -106,6 +114,11 @@ class Fleet:
         for p, answers in zip(places.values(), await asyncio.gather(*calls), strict=True):
             out |= zip(p, answers, strict=True)
         return [out[n] for n in range(len(instances))]
+
+    async def probe(self) -> list[Recommendation]:
+        """A list of each variant, shown to nobody."""
+        answers = [await arm.engine.recommend([Instance(k=1)], probe=True) for arm in self.arms]
+        return [answer for (answer,) in answers]
 
     async def take(self, deployment: Deployment) -> bool:
         """Serve another deployment; False when it was refused and nothing changed."""
@@ -156,13 +169,13 @@ class Fleet:
                 raise InvalidBundle(f"gives no full recommendation within {self._ready_s:g} s, last: {said}")
             await asyncio.sleep(TRY_EVERY_S)
 
-    async def follow(self, watch: DeploymentWatch, every_s: float = 1.0) -> None:
-        """Serve what the deployment file says, until cancelled; looks every `every_s` seconds."""
+    async def follow(self, watch: DeploymentWatch | None, every_s: float = 1.0) -> None:
+        """Serve what the deployment file says, and keep the gauges, until cancelled; looks every `every_s` seconds."""
         while True:
             try:
-                found = watch.changed()
+                found = watch.changed() if watch is not None else None
             except LongtailError as error:
-                self._refuse(str(watch.path), error)
+                self._refuse("the deployment file", error)
                 found = None
             if found is not None:
                 await self.take(found)
@@ -183,6 +196,9 @@ class Fleet:
         for labels, age in ages.items():
             AGE.labels(*labels).set(age)
         self._measured = set(ages)
+        for arm in self.arms:
+            for hop, guard in arm.engine.guards.items():
+                BREAKER.labels(arm.name, hop).set(STATES.index(guard.breaker.state))
 
     def status(self) -> dict[str, Any]:
         """What serves, and what was refused last, for people and scripts."""

@@ -3,39 +3,48 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
-import time
-from collections.abc import Callable
+from dataclasses import MISSING, fields
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from longtail.engine.asking import Pseudonym, unchanged
 from longtail.engine.config import EngineConfig
-from longtail.engine.engine import Engine
+from longtail.engine.deployment import Deployment, DeploymentWatch
+from longtail.engine.fleet import Fleet
 from longtail.engine.impressions import ImpressionLog
-from longtail.engine.online import StoredPeople, lay_out
-from longtail.engine.parts import Bundle
+from longtail.engine.lists import open_lists
 from longtail.errors import InvalidInput, LongtailError
+from longtail.features.live import open_live
 from longtail.identity import Pseudonymiser, load_key
 from longtail.identity.pseudonyms import KEY_VARIABLE
+from longtail.surfaces.watch import SurfacesWatch
+from serving import logs
 from serving.edge.guard import Guard
-from serving.recommender.model import RecommenderModel, ranker_hop, retriever_hop
-from serving.server import Server
+from serving.recommender.model import RecommenderModel
+from serving.recommender.opening import Opener
+from serving.recommender.upkeep import upkeep
+from serving.server import Server, kserve_app
+
+VARIABLE = "LONGTAIL_"
+# While a bundle is opened in a thread, a request waits no longer than this for its turn at the interpreter.
+SWITCH_S = 0.001
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="serving.recommender", description="Serve recommendations of a bundle.")
-    parser.add_argument("--bundle", type=Path, required=True)
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The command line; what `EngineConfig` holds may also come from the environment."""
+    parser = argparse.ArgumentParser(prog="serving.recommender", description="Serve recommendations of bundles.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--bundle", type=Path, help="folder of one bundle that answers everybody")
+    what.add_argument("--deployment", type=Path, help="YAML: variants and their shares; followed while serving")
     parser.add_argument("--state", type=Path, required=True, help="folder for the online stores")
     parser.add_argument("--retriever", default="127.0.0.1:8081", help="gRPC address of the retriever")
     parser.add_argument("--ranker", default="127.0.0.1:9000", help="gRPC address of Triton")
-    parser.add_argument("--retriever_deadline_ms", type=float, default=500)
-    parser.add_argument("--ranker_deadline_ms", type=float, default=500)
-    parser.add_argument("--candidates", type=int, default=500, help="candidates ranked per request")
-    parser.add_argument("--variant", default="champion", help="name of this experiment arm")
+    parser.add_argument("--live", help="live events: sqlite:///path/live.db or redis://; none: the bundle's histories")
+    parser.add_argument("--lists", help="lists made before: sqlite:///path/lists.db or redis://; none: nobody's")
+    parser.add_argument("--surfaces", type=Path, help="YAML, followed while serving; none: the bundle's own")
     parser.add_argument("--pseudonym_key", type=Path, help="key file of the import; none: ids are pseudonyms already")
     parser.add_argument("--clock", choices=["wall", "data"], default="wall", help="data: go on from the bundle's end")
     parser.add_argument("--impressions", type=Path, help="folder of the impression log; none: not logged")
@@ -43,52 +52,78 @@ def arguments() -> argparse.Namespace:
         "--impression_features", choices=["none", "shown", "candidates"], default="shown",
         help="whose features are logged with a shown list",
     )  # fmt: skip
+    parser.add_argument("--salt", default="longtail", help="another one deals the people anew to the variants")
     parser.add_argument("--seed", type=int, help="of the exploration; none: random")
     parser.add_argument("--guard", type=Path, help="YAML: API keys, rate and size limits; none: open, 1 MiB a request")
     parser.add_argument("--http_port", type=int, default=8080)
     parser.add_argument("--grpc_port", type=int, help="Open Inference Protocol over gRPC; none: REST only")
-    return parser.parse_known_args()[0]
+    for setting in fields(EngineConfig):
+        if "help" in setting.metadata and setting.default is not MISSING:
+            kind = type(setting.default)
+            default = os.environ.get(f"{VARIABLE}{setting.name.upper()}", setting.default)
+            parser.add_argument(f"--{setting.name}", type=kind, default=default, help=setting.metadata["help"])
+    return parser.parse_known_args(given)[0]
 
 
-def clock_of(kind: str, as_of: int) -> Callable[[], int]:
-    """Microseconds since 1970, of the wall or continuing from where the data ends (for shops of the past)."""
-    if kind == "wall":
-        return lambda: time.time_ns() // 1000
-    start = time.monotonic_ns()
-    return lambda: as_of + (time.monotonic_ns() - start) // 1000
+def config_of(args: argparse.Namespace) -> EngineConfig:
+    """The engine's part of the command line.
+
+    Raises:
+        InvalidInput: a value is negative.
+    """
+    given: dict[str, Any] = {f.name: getattr(args, f.name) for f in fields(EngineConfig) if "help" in f.metadata}
+    for name, value in given.items():
+        if not value >= (1 if name in ("candidates", "batch") else 0):
+            raise InvalidInput(f"--{name} {value}: is too small")
+    return EngineConfig(**given)
 
 
-def engine_of(args: argparse.Namespace) -> Engine:
-    """Open the bundle and its stores, and connect the engine to its hops (lazily: they may start later)."""
-    bundle = Bundle.open(args.bundle)
-    pseudonym: Pseudonym = unchanged
-    if args.pseudonym_key:
-        # A key that is made up here would match nobody who was imported with another.
-        if not args.pseudonym_key.is_file() and not os.environ.get(KEY_VARIABLE):
-            raise InvalidInput(f"{args.pseudonym_key} does not exist: name the key file of the import")
-        pseudonym = Pseudonymiser(load_key(args.pseudonym_key)).of
-    people = StoredPeople(bundle, lay_out(bundle, args.state), pseudonym)
-    return Engine(
-        bundle=bundle,
-        people=people,
-        retrieve=retriever_hop(
-            args.retriever, args.retriever_deadline_ms / 1e3, bundle.manifest.version, len(bundle.sources)
-        ),
-        score=ranker_hop(args.ranker, bundle.ranker, args.ranker_deadline_ms / 1e3),
-        clock=clock_of(args.clock, bundle.as_of),
-        rng=np.random.default_rng(args.seed),
-        pseudonym=pseudonym,
-        config=EngineConfig(candidates=args.candidates, variant=args.variant),
-        impressions=ImpressionLog(args.impressions, args.impression_features) if args.impressions else None,
-    )
+def pseudonym_of(key_file: Path | None) -> Pseudonym:
+    """How ids become stored ones.
+
+    Raises:
+        InvalidInput: the key file does not exist: one that is made up here would match nobody who was imported.
+    """
+    if key_file is None:
+        return unchanged
+    if not key_file.is_file() and not os.environ.get(KEY_VARIABLE):
+        raise InvalidInput(f"{key_file} does not exist: name the key file of the import")
+    return Pseudonymiser(load_key(key_file)).of
+
+
+def model_of(args: argparse.Namespace) -> RecommenderModel:
+    """Open the bundles and their stores, and connect to the hops (lazily: they may start later).
+
+    Raises:
+        LongtailError: a mistake in the arguments, or no bundle can be opened.
+    """
+    surfaces = SurfacesWatch(args.surfaces) if args.surfaces else None
+    watch = DeploymentWatch(args.deployment) if args.deployment else None
+    deployment = (watch.changed() if watch else None) or Deployment.single(args.bundle)
+    opener = Opener(
+        args.state, args.retriever, args.ranker, config_of(args), args.clock, pseudonym_of(args.pseudonym_key),
+        open_live(args.live) if args.live else None, open_lists(args.lists) if args.lists else None,
+        ImpressionLog(args.impressions, args.impression_features) if args.impressions else None,
+        lambda: surfaces.current if surfaces else None, args.seed,
+    )  # fmt: skip
+    fleet = Fleet(opener, args.salt)
+    fleet.start(deployment)
+    opener.beside = True
+    return RecommenderModel(fleet, lambda: upkeep(fleet, watch, surfaces))
 
 
 def main() -> None:
     """Serve until told to stop."""
     args = arguments()
+    logs.configure("recommender")
+    sys.setswitchinterval(SWITCH_S)
     try:
         guard = Guard.load(args.guard)
-        model = RecommenderModel(engine_of(args))
+        model = model_of(args)
     except LongtailError as error:
         sys.exit(f"recommender: {error}")
+    kserve_app.add_api_route("/v1/status", model.status, methods=["GET"])
+    # What is there now stays: the collector of garbage need not look at millions of objects again and again.
+    gc.collect()
+    gc.freeze()
     Server(args.http_port, args.grpc_port).serve(model, guard)

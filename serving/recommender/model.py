@@ -7,70 +7,45 @@ import json
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import kserve
-import numpy as np
 import orjson
 from kserve import InferRequest, InferResponse, Model
 
 from longtail.engine.engine import Engine
-from longtail.engine.ranker_repository import INPUT, OUTPUT
+from longtail.engine.fleet import Fleet
 from longtail.engine.schema import Context, Instance, Recommendation, Request, SessionEvent, parse, parse_json
-from longtail.engine.wire import pack_ask, unpack_candidates
 from longtail.errors import InvalidInput
-from longtail.events import Requests
-from longtail.metrics import REJECTED
-from longtail.retrieval.candidates import Ask, Candidates
+from longtail.metrics import REJECTED, UPKEEP_ERRORS
 from serving.edge.v2 import INPUTS, OUTPUTS, instances_of, response_of
-from serving.tensors import Hop, HopFailed
 
 NAME = "recommender"
 READY_EVERY_S = 1.0
+PROBE_S = 10.0
+PROOF_S = 60.0
 KNOWN_FIELDS = frozenset(
     {"body", *Request.model_fields, *Instance.model_fields, *Context.model_fields, *SessionEvent.model_fields}
 )
 logger = logging.getLogger("longtail.recommender")
 
 
-def retriever_hop(address: str, deadline_s: float, version: str, n_sources: int):
-    """`Retrieve` over gRPC; its `close` attribute closes the channel."""
-    hop = Hop("retriever", address, deadline_s)
-
-    async def retrieve(requests: Requests, ask: Ask) -> Candidates:
-        answer = await hop(pack_ask(requests, ask), version)
-        try:
-            return unpack_candidates(answer, n_sources)
-        except InvalidInput as error:
-            raise HopFailed(str(error), "malformed") from None
-
-    retrieve.close = hop.close  # type: ignore[attr-defined]
-    return retrieve
-
-
-def ranker_hop(address: str, model: str, deadline_s: float):
-    """`Score` over gRPC against a model of Triton; its `close` attribute closes the channel."""
-    hop = Hop(model, address, deadline_s)
-
-    async def score(features: np.ndarray) -> np.ndarray:
-        if not len(features):
-            return np.empty(0, np.float32)
-        answer = await hop({INPUT: features})
-        if OUTPUT not in answer:
-            raise HopFailed(f"the ranker sent no tensor {OUTPUT}", "malformed")
-        return answer[OUTPUT].reshape(-1)
-
-    score.close = hop.close  # type: ignore[attr-defined]
-    return score
-
-
 class RecommenderModel(Model):
-    """`{"instances": [...]}` -> `{"predictions": [...]}`; ready means that a recommendation came through just now."""
+    """`{"instances": [...]}` -> `{"predictions": [...]}`; `upkeep` runs beside the server as long as it does."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self,
+        serving: Fleet | Engine,
+        upkeep: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        proof_s: float = PROOF_S,
+    ) -> None:
         super().__init__(NAME)
-        self.engine = engine
+        self.fleet = serving if isinstance(serving, Fleet) else Fleet.of(serving)
+        self.engine = True  # KServe then starts `start_engine` beside its servers
+        self._upkeep_of = upkeep
+        self._upkeep: asyncio.Task[None] | None = None
+        self._proof_s, self._born, self._proven = proof_s, time.monotonic(), False
         self._checked = (0.0, False)
         self.ready = True
 
@@ -81,7 +56,7 @@ class RecommenderModel(Model):
             InvalidInput: the body is malformed; the message names the field.
         """
         try:
-            lists = await self.engine.recommend(parse_json(body).instances)
+            lists = await self.fleet.recommend(parse_json(body).instances)
         except InvalidInput as error:
             raise _counted(error) from None
         return orjson.dumps(_predictions(lists))
@@ -93,7 +68,7 @@ class RecommenderModel(Model):
             InvalidInput: a tensor is malformed; the message names it.
         """
         try:
-            lists = await self.engine.recommend(instances_of(request))
+            lists = await self.fleet.recommend(instances_of(request))
         except InvalidInput as error:
             raise _counted(error) from None
         return response_of(request, lists)
@@ -104,7 +79,7 @@ class RecommenderModel(Model):
             if isinstance(payload, InferRequest):
                 return await self.infer(payload)
             try:
-                return _predictions(await self.engine.recommend(parse(_body(payload)).instances))
+                return _predictions(await self.fleet.recommend(parse(_body(payload)).instances))
             except InvalidInput as error:
                 raise _counted(error) from None
         except InvalidInput as error:
@@ -119,25 +94,48 @@ class RecommenderModel(Model):
         return OUTPUTS
 
     async def probe(self) -> bool:
-        """Whether a list with items comes out now; the verdict is kept for a second so that probes stay cheap.
+        """Whether lists with items come out now; the verdict is kept for a second so that probes stay cheap.
 
-        A dead ranker or retriever does not make the recommender unready: its fallback is what must keep answering.
+        A dead ranker or retriever does not make a recommender unready: its fallback is what must keep answering. But a
+        new one must have given a full list once, or be `proof_s` old: else a rollout would replace servers that work by
+        servers that only ever fall back.
         """
         now = time.monotonic()
         if now - self._checked[0] > READY_EVERY_S:
             try:
-                lists = await asyncio.wait_for(self.engine.recommend([Instance(k=1)]), 10)
-                self._checked = (now, bool(lists[0].items))
+                lists = await asyncio.wait_for(self.fleet.probe(), PROBE_S)
+                self._proven = self._proven or all(a.level == "full" for a in lists) or now - self._born > self._proof_s
+                self._checked = (now, self._proven and all(a.items for a in lists))
             except Exception as error:  # noqa: BLE001 - a probe's answer is yes or no
                 logger.error("not ready: %s: %s", type(error).__name__, error)
                 self._checked = (now, False)
-        return self._checked[1]
+        return self._checked[1] and self.ready
+
+    def status(self) -> dict[str, Any]:
+        """What `GET /v1/status` answers: the variants, and what was refused last."""
+        return {"ready": self.ready and self._checked[1], **self.fleet.status()}
+
+    async def start_engine(self) -> None:
+        """Run the upkeep until the server stops; a mistake in it must not end the server."""
+        while self._upkeep_of is not None and self.ready:
+            task = self._upkeep = asyncio.create_task(self._upkeep_of())
+            try:
+                await task
+            except asyncio.CancelledError:
+                return
+            except Exception as error:
+                UPKEEP_ERRORS.labels(type(error).__name__).inc()
+                logger.exception("upkeep failed and starts again")
+                await asyncio.sleep(1)
 
     def stop(self) -> None:
-        """Drain what is logged, then stop."""
+        """End the upkeep and write what waits in the impression log; KServe calls it after the last request."""
         self.ready = False
-        if self.engine.impressions is not None:
-            self.engine.impressions.close()
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+        for log in {arm.engine.impressions for arm in self.fleet.arms}:
+            if log is not None:
+                log.close()
 
 
 def _predictions(lists: Sequence[Recommendation]) -> dict[str, Any]:
