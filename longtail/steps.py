@@ -197,7 +197,7 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
 
 def register(
     shop: Path, features: Path, index: Path, candidates: Path, ranker: Path, evaluation: Path, out: Path,
-    registry: str, config: TrainingConfig, rules: str = "", metric: str = "ndcg@10", margin: float = 0.0,
+    registry: str, config: TrainingConfig, surfaces: str = "", metric: str = "ndcg@10", margin: float = 0.0,
 ) -> Figures:  # fmt: skip
     """Put the bundle together and register it; it becomes champion if it beats the champion by `margin`.
 
@@ -205,12 +205,17 @@ def register(
     """
     from longtail.evaluation.system import Report
     from longtail.registry import Registry
+    from longtail.surfaces import Surfaces
 
+    if surfaces:
+        Surfaces.load(Path(surfaces))
     loaded = Shop.load(shop)
     about = json.loads((shop / "import.json").read_text()) | {"fingerprint": fingerprint(shop)}
     figures = json.loads((evaluation / "figures.json").read_text())
     shutil.rmtree(out, ignore_errors=True)
-    manifest, card = write_bundle(loaded, about, features, candidates, ranker, evaluation, out, figures, config, rules)
+    manifest, card = write_bundle(
+        loaded, about, features, candidates, ranker, evaluation, out, figures, config, surfaces
+    )
     version = Registry(registry).register(
         out, figures, {"config": json.dumps(asdict(config))}, card, manifest.data_fingerprint, metric=metric,
         margin=margin, cases=np.load(evaluation / "cases.npy"),
@@ -222,12 +227,12 @@ def register(
 
 def write_bundle(
     shop: Shop, about: Figures, features: Path, candidates: Path, ranker: Path, evaluation: Path, out: Path,
-    figures: Figures, config: TrainingConfig, rules: str,
+    figures: Figures, config: TrainingConfig, surfaces: str,
 ) -> tuple[Any, str]:  # fmt: skip
     """Everything that serving needs, in one immutable folder; returns its manifest and its model card."""
     from longtail.engine.bundle import publishing, write_manifest
     from longtail.engine.online import write_people
-    from longtail.engine.parts import write_catalogue, write_fallback
+    from longtail.engine.parts import SURFACES_FILE, write_catalogue, write_fallback
     from longtail.features.batch import snapshots
     from longtail.features.offline import USER_CATEGORY_FILE, USER_FILE
     from longtail.retrieval.content import content_matrix
@@ -249,8 +254,8 @@ def write_bundle(
         write_people(folder, shop.log, shop.user_ids, shop.segment, shop.segments, config.history)
         for name in (USER_FILE, USER_CATEGORY_FILE):
             shutil.copyfile(features / name, folder / name)
-        if rules:
-            shutil.copyfile(rules, folder / "rules.yaml")
+        if surfaces:
+            shutil.copyfile(surfaces, folder / SURFACES_FILE)
         card = _card(folder, shop, about, config)
         (folder / "MODEL_CARD.md").write_text(card)
         manifest = write_manifest(folder, figures, str(about.get("fingerprint", "")))

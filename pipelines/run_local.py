@@ -17,7 +17,7 @@ from pipelines.progress import shown
 
 RESULT = "result.json"
 UNCACHED = ("ingest",)  # its data is part of the local fingerprint
-PATHS = ("source", "key_file", "mapping", "rules")
+PATHS = ("source", "key_file", "mapping", "surfaces")
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -27,7 +27,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reader", default="shop")
     parser.add_argument("--source", required=True)
     parser.add_argument("--registry", required=True)
-    for name in ("key-file", "mapping", "rules"):
+    for name in ("key-file", "mapping", "surfaces"):
         parser.add_argument(f"--{name}", default="")
     parser.add_argument("--max-bad-share", type=float, default=0.05)
     parser.add_argument("--config", default="{}", help="training configuration, JSON")
@@ -48,7 +48,7 @@ def train(out: Path, parameters: dict[str, Any], console: Console) -> dict[str, 
             parameters[name] = str(path)
     if not parameters["registry"].startswith(("http://", "https://")):
         parameters["registry"] = str(Path(parameters["registry"]).resolve())
-    data = [Path(parameters[name]) for name in ("source", "mapping", "rules") if parameters[name]]
+    data = [Path(parameters[name]) for name in ("source", "mapping", "surfaces") if parameters[name]]
     steps = len(training.pipeline_spec.root.dag.tasks)
     with shown(steps, console) as report:
         outputs = run(training, parameters, out, report, data, UNCACHED)

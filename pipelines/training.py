@@ -34,7 +34,7 @@ def training(
     mapping: str = "",
     max_bad_share: float = 0.05,
     config: str = "{}",
-    rules: str = "",
+    surfaces: str = "",
     metric: str = "ndcg@10",
     margin: float = 0.0,
 ) -> Outputs:
@@ -48,7 +48,7 @@ def training(
         mapping: YAML mapping file of the reader `mapped`.
         max_bad_share: stop when more than this share of the rows is bad.
         config: training configuration, JSON.
-        rules: YAML file of the re-ranking rules.
+        surfaces: YAML file of the surfaces and their rules.
         metric: figure that decides who is champion.
         margin: lead over the champion that is needed, in units of the metric.
     """
@@ -70,7 +70,7 @@ def training(
         evaluation=judged.outputs["evaluation"],
         config=config,
         registry=registry,
-        rules=rules,
+        surfaces=surfaces,
         metric=metric,
         margin=margin,
     )

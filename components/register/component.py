@@ -15,7 +15,7 @@ def register(
     evaluation: dsl.Input[dsl.Artifact],
     config: str,
     registry: str,
-    rules: str,
+    surfaces: str,
     metric: str,
     margin: float,
     bundle: dsl.Output[dsl.Model],
@@ -31,7 +31,7 @@ def register(
         evaluation: the evaluation.
         config: training configuration, JSON; what it leaves out keeps its default.
         registry: folder of the registry, or address of an MLflow server.
-        rules: YAML file of the re-ranking rules; empty for none.
+        surfaces: YAML file of the surfaces and their rules; empty for none.
         metric: figure that decides who is champion.
         margin: lead over the champion that is needed, in units of the metric.
         bundle: the bundle; its metadata carry version and aliases.
@@ -43,4 +43,4 @@ def register(
 
     inputs = [Path(a.path) for a in (shop, features, index, candidates, ranker, evaluation)]
     parsed = TrainingConfig.parse(config)
-    bundle.metadata.update(steps.register(*inputs, Path(bundle.path), registry, parsed, rules, metric, margin))
+    bundle.metadata.update(steps.register(*inputs, Path(bundle.path), registry, parsed, surfaces, metric, margin))

@@ -23,7 +23,7 @@ def train(
         str | None, typer.Option(help="What lists are for: clicks, conversion, revenue or margin.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    rules: Annotated[Path | None, typer.Option(help="YAML file with the re-ranking rules.")] = None,
+    surfaces: Annotated[Path | None, typer.Option(help="YAML file with the surfaces and their rules.")] = None,
     metric: Annotated[str, typer.Option(help="Figure that decides who is champion.")] = "ndcg@10",
     margin: Annotated[float, typer.Option(help="Lead over the champion that is needed.")] = 0.0,
 ) -> None:
@@ -34,12 +34,16 @@ def train(
     for name in ("events.parquet", "items.parquet"):
         if not (shop / name).is_file():
             raise InvalidInput(f"{shop} has no {name}: run `longtail import` or `longtail simulate` first")
+    if surfaces is not None:
+        from longtail.surfaces import Surfaces
+
+        Surfaces.load(surfaces)  # now: the step that needs it comes last
     parameters = {
         "--source": shop,
         "--out": out,
         "--registry": registry,
         "--config": json.dumps(read_config(config, objective, seed)),
-        "--rules": rules or "",
+        "--surfaces": surfaces or "",
         "--metric": metric,
         "--margin": margin,
     }

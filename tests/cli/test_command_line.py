@@ -64,6 +64,18 @@ def test_registry_lists_promotes_and_rolls_back(registry):
     assert refused.stderr == "longtail: nothing to roll back to: no version was champion before this one\n"
 
 
+def test_a_mistake_in_the_surfaces_is_told_before_anything_is_trained(tmp_path):
+    shop, surfaces = tmp_path / "shop", tmp_path / "surfaces.yaml"
+    shop.mkdir()
+    for name in ("events.parquet", "items.parquet"):
+        (shop / name).touch()
+    surfaces.write_text("surfaces:\n  homepage:\n    places: 20\n")
+    done = longtail("train", shop, "--out", tmp_path / "run", "--surfaces", surfaces)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "surfaces.yaml line 3" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
