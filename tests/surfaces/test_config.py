@@ -174,3 +174,10 @@ def test_the_documented_example_is_valid_and_shows_every_key():
         assert section.model_fields_set == set(type(section).model_fields), name
     assert file.rules_of("email").caps.category == 2 and file.rules_of("homepage").caps.category == 4
     assert isinstance(file.rules, Rules)
+
+
+def test_the_example_in_the_readme_is_valid():
+    text = (EXAMPLE.parents[1] / "README.md").read_text(encoding="utf-8")
+    block = text.split("## Surfaces")[1].split("```yaml")[1].split("```")[0]
+    file = Surfaces.parse(block)
+    assert file.rules.pins[0].place == 3 and file.surfaces["email"].k == 12
