@@ -25,6 +25,7 @@ from longtail.engine.parts import Bundle
 from longtail.engine.warm import warm
 from longtail.errors import InvalidBundle, LongtailError
 from longtail.features.live import LiveStore
+from longtail.features.live_shifted import ShiftedLive
 from longtail.surfaces import Surfaces
 from serving.recommender.hops import RankerHop, RetrieverHop
 
@@ -74,13 +75,17 @@ class Opener:
         if self.beside:
             prepare_beside(folder, self.state)
         bundle = Bundle.open(folder, contents=not self.beside)
-        people = StoredPeople(bundle, lay_out(bundle, self.state), self.pseudonym, self.live)
+        clock = clock_of(self.clock, bundle.as_of)
+        live = self.live
+        if live is not None and self.clock == "data":
+            live = ShiftedLive(live, time.time_ns() // 1000 - clock())  # what is done today belongs to that clock's now
+        people = StoredPeople(bundle, lay_out(bundle, self.state), self.pseudonym, live)
         given = {name: getattr(self.config, name) for name in self.config.__dataclass_fields__}
         engine = Engine(
             bundle=bundle, people=people,
             retrieve=RetrieverHop(self.retriever, self.config.retriever_ms / 1e3, bundle),
             score=RankerHop(self.ranker, self.config.ranker_ms / 1e3, bundle),
-            clock=clock_of(self.clock, bundle.as_of), rng=np.random.default_rng(self.seed),
+            clock=clock, rng=np.random.default_rng(self.seed),
             config=EngineConfig(**given | {"variant": variant}), lists=self.lists, pseudonym=self.pseudonym,
             impressions=self.impressions, last_good=self._last_good,
         )  # fmt: skip
