@@ -17,13 +17,14 @@ def import_shop(
         str,
         typer.Argument(
             help="Form of the data: mapped (your own, by a mapping file), online-retail, amazon-5core, "
-            "movielens-ordered, pairs, sessions or simulator.",
+            "movielens-ordered, pairs, sessions, simulator, or collected (what the servers wrote).",
             show_default=False,
         ),
     ],
     source: Annotated[Path, typer.Argument(help="Folder or file to read.", show_default=False)],
     out: OutOption,
     mapping: Annotated[Path | None, typer.Option(help="YAML file that says what your columns mean.")] = None,
+    items: Annotated[Path | None, typer.Option(help="Catalogue (Parquet) for the reader collected.")] = None,
     max_bad_share: Annotated[float, typer.Option(help="Stop when more than this share of the rows is bad.")] = 0.05,
     until: Annotated[str | None, typer.Option(help="Keep events before this day or time, such as 2024-03-01.")] = None,
     key_file: KeyFileOption = DEFAULT_KEY_FILE,
@@ -36,8 +37,8 @@ def import_shop(
     before = _micros(until)
     with shown() as progress:
         summary = run(
-            reader, source, out, key_file=key_file, max_bad_share=max_bad_share, mapping=mapping, until=before,
-            progress=progress,
+            reader, source, out, key_file=key_file, max_bad_share=max_bad_share, mapping=mapping, items=items,
+            until=before, progress=progress,
         )  # fmt: skip
     _show(summary, out, as_json)
 

@@ -13,7 +13,7 @@ from longtail.errors import InvalidInput
 if TYPE_CHECKING:
     from longtail.datasets.raw import Raw
 
-# name -> module in this package with `read(folder) -> Raw`; `mapped` also takes the mapping file.
+# name -> module in this package with `read(folder) -> Raw`; some take more, see `read`.
 READERS: Final = {
     "simulator": "simulator",
     "online-retail": "online_retail",
@@ -22,6 +22,7 @@ READERS: Final = {
     "pairs": "pairs",
     "sessions": "sessions",
     "mapped": "mapped",
+    "collected": "collected",
 }
 
 
@@ -36,13 +37,20 @@ def reader(name: str) -> Callable[..., Raw]:
     return import_module(f"longtail.datasets.{READERS[name]}").read
 
 
-def read(name: str, folder: Path, until: int | None = None, mapping: Path | None = None) -> Raw:
+def read(
+    name: str, folder: Path, until: int | None = None, mapping: Path | None = None, items: Path | None = None,
+    scratch: Path | None = None,
+) -> Raw:  # fmt: skip
     """Read a folder of the form that the named reader knows.
 
     `until` (microseconds) reaches the readers whose catalogue is derived from events, so that it knows nothing later;
-    `mapping` is the mapping file of the reader `mapped`.
+    `mapping` is the mapping file of the reader `mapped`, `items` the catalogue of the reader `collected`, and `scratch`
+    a folder for what a reader has to make.
     """
     function = reader(name)
     known = signature(function).parameters
-    given = {"until": until, "mapping": mapping}
+    given = {"until": until, "mapping": mapping, "items": items, "scratch": scratch}
+    for option, value in (("mapping", mapping), ("items", items)):
+        if value is not None and option not in known:
+            raise InvalidInput(f"the reader {name!r} takes no {option} file: leave --{option} out")
     return function(Path(folder), **{k: v for k, v in given.items() if v is not None and k in known})

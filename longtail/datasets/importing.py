@@ -43,14 +43,16 @@ def import_shop(
     key_file: Path | None = None,
     max_bad_share: float = 0.05,
     mapping: Path | None = None,
+    items: Path | None = None,
     until: int | None = None,
     now: int | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Import a folder or file into the shop folder `out` and return its summary (also `out/import.json`).
 
-    `until` keeps events strictly before it, `now` is what counts as the future (both microseconds). The shop appears
-    whole or not at all; the same input and key give the same bytes. A shop that is already there is replaced.
+    Some readers take the files `mapping` or `items`. `until` keeps events strictly before it, `now` is what counts as
+    the future (both microseconds). The shop appears whole or not at all; the same input and key give the same bytes. A
+    shop that is already there is replaced.
 
     Raises:
         InvalidInput: the input cannot be read, too many rows are bad, or `out` holds something else.
@@ -61,7 +63,7 @@ def import_shop(
     pseudonymiser = Pseudonymiser(load_key(key_file))
     with Staging(out) as staging:
         progress(f"reading {source.resolve().name}", 0, 0)
-        raw = read(reader, source, until=until, mapping=mapping)
+        raw = read(reader, source, until=until, mapping=mapping, items=items, scratch=staging.scratch)
         summary = build_shop(
             raw, staging.folder, staging.scratch, pseudonymiser, max_bad_share, until, now, out, progress
         )
@@ -106,7 +108,8 @@ def build_shop(
         events = events.filter(events.timestamp.isnull() | (events.timestamp < until))
     flagged = with_reason(events, now_us + CLOCK_SKEW_US, REJECT)
     # Staged under pseudonyms: what the database may spill to disk holds no raw id.
-    staged = _pseudonymous(flagged, _pseudonym_tables(con, events, pseudonymiser))
+    names = {} if raw.pseudonymous else _pseudonym_tables(con, events, pseudonymiser)
+    staged = _pseudonymous(flagged, names)
     con.raw_sql(f"CREATE TEMP TABLE staged AS {con.compile(staged)}")
     flagged = con.table("staged")
     bad = flagged.filter(flagged[REASON].notnull())

@@ -20,11 +20,12 @@ class Raw:
     """Events and items in the columns of `longtail.schema`, not yet checked; further columns are kept.
 
     `events` is a frame, or the path of a Parquet file for logs too large for memory. `items` None: the catalogue is
-    whatever the events mention.
+    whatever the events mention. `pseudonymous`: the ids of people, sessions and devices are pseudonyms already.
     """
 
     events: pd.DataFrame | Path
     items: pd.DataFrame | None
+    pseudonymous: bool = False
 
 
 def read_table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:

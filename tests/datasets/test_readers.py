@@ -88,7 +88,7 @@ def test_amazon_keeps_cold_items_and_the_order_within_a_day(tmp_path: Path) -> N
     assert list(raw.items["text"]) == ["attr_1 attr_2 red", None, "attr_7 blue"]
 
 
-@pytest.mark.parametrize("name", [n for n in READERS if n != "mapped"])
+@pytest.mark.parametrize("name", [n for n in READERS if n not in ("mapped", "collected")])
 def test_an_absent_empty_or_foreign_file_is_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="does not exist"):
         read(name, tmp_path)

@@ -1,0 +1,104 @@
+"""Reader for what the servers wrote themselves: the collector's sealed events and the recommender's impression log.
+
+The state folder holds `events/date=*/part-*.parquet` and `impressions/date=*/part-*.parquet`, one of them at least. A
+shown list becomes one `impression` event for each place, with position, propensity and request id: what joins a click
+to what was on show, and how likely it was to be shown. Ids in both logs are pseudonyms of one key already.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+
+from longtail.datasets.raw import Raw, read_table
+from longtail.errors import InvalidInput
+
+# A shop's page may tell of an impression that the recommender logged, too: both get one id, so that it counts once. A
+# request of nobody (no person, no session) is a session of its own.
+SHOWN = """
+SELECT
+    'impression/' || request_id || '/' || surface || '/' || item_id AS event_id, user_id, item_id,
+    'impression' AS event_type, time AS timestamp,
+    CASE WHEN user_id IS NULL THEN coalesce(session_id, request_id) ELSE session_id END AS session_id, surface,
+    CAST(place - 1 AS INTEGER) AS position, request_id,
+    CASE WHEN chance > 0 AND chance <= 1 THEN chance END AS propensity, variant, model_version, level, source
+FROM (
+    SELECT
+        request_id, surface, user_id, session_id, epoch_us(time) AS time, variant, model_version, level,
+        unnest(items) AS item_id, unnest(propensity) AS chance, unnest(source) AS source,
+        generate_subscripts(items, 1) AS place
+    FROM read_parquet({impressions}, hive_partitioning = false)
+)
+"""
+TOLD = """
+SELECT
+    coalesce(shown.event_id, event.event_id) AS event_id,
+    event.* EXCLUDE (event_id, timestamp, received_at),
+    epoch_us(event.timestamp) AS timestamp, epoch_us(event.received_at) AS received_at
+FROM read_parquet({events}, hive_partitioning = false) event
+"""
+SEEN_TWICE = """
+LEFT JOIN (SELECT request_id, item_id, min(event_id) AS event_id FROM shown GROUP BY ALL) shown
+    ON event.event_type = 'impression' AND event.request_id = shown.request_id AND event.item_id = shown.item_id
+"""
+NOT_TWICE = "LEFT JOIN (SELECT NULL::VARCHAR AS event_id) shown ON true"
+
+
+def read(folder: Path, items: Path | None = None, scratch: Path | None = None) -> Raw:
+    """Events and impressions of a state folder as one log, impressions first.
+
+    `items` is the catalogue, a Parquet file with the item contract's columns; without it, `items.parquet` in the folder
+    counts, else the catalogue is what the events mention. `scratch` takes the joined log; without it
+    the log is held in memory.
+
+    Raises:
+        InvalidInput: neither log is there, or a file cannot be read.
+    """
+    logs = {name: sorted((folder / name).glob("date=*/part-*.parquet")) for name in ("events", "impressions")}
+    if not any(logs.values()):
+        raise InvalidInput(
+            f"{folder} holds no events/date=*/part-*.parquet and no impressions: name the state folder of a collector "
+            "that has sealed something"
+        )
+    try:
+        with duckdb.connect(config={"temp_directory": str(scratch / "spill")} if scratch else {}) as con:
+            con.execute("SET preserve_insertion_order = true")
+            query = _joined(con, logs)
+            events: pd.DataFrame | Path
+            if scratch is None:
+                events = con.execute(query).df()
+            else:
+                events = scratch / "collected.parquet"
+                con.execute(f"COPY ({query}) TO {_text(events)} (FORMAT parquet, COMPRESSION zstd)")
+    except (duckdb.Error, OSError) as error:
+        raise InvalidInput(f"{folder} cannot be read: {str(error).splitlines()[0]}") from error
+    return Raw(events, _catalogue(folder, items), pseudonymous=True)
+
+
+def _joined(con: duckdb.DuckDBPyConnection, logs: dict[str, list[Path]]) -> str:
+    """The query for both logs as one."""
+    parts = []
+    if logs["impressions"]:
+        con.execute(f"CREATE TEMP VIEW shown AS {SHOWN.format(impressions=_list(logs['impressions']))}")
+        parts.append("SELECT * FROM shown")
+    if logs["events"]:
+        told = TOLD.format(events=_list(logs["events"]))
+        parts.append(told + (SEEN_TWICE if logs["impressions"] else NOT_TWICE))
+    return " UNION ALL BY NAME ".join(f"({part})" for part in parts)
+
+
+def _catalogue(folder: Path, items: Path | None) -> pd.DataFrame | None:
+    if items is not None:
+        return read_table(Path(items), ("item_id",))
+    beside = folder / "items.parquet"
+    return read_table(beside, ("item_id",)) if beside.is_file() else None
+
+
+def _list(paths: list[Path]) -> str:
+    return "[" + ", ".join(_text(path) for path in paths) + "]"
+
+
+def _text(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
