@@ -223,7 +223,7 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
 _WINDOW = TrainingConfig(
     unit="window", objective="clicks", history=ALL, known_only=True, requests=ALL, propensity_weights=False,
     ranker=RankerConfig(rounds=300, eta=0.05, min_child_weight=20, pairs=12),
-    two_tower=TwoTowerConfig(max_seconds=120, half_life_days=30),
+    two_tower=TwoTowerConfig(epochs=10, half_life_days=30),
 )  # fmt: skip
 _BROAD = RankerConfig(rounds=250, eta=0.08, min_child_weight=10, pairs=20)
 
@@ -236,13 +236,13 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "last-item": Protocol(
         "movielens-ordered", _last_item_split,
         replace(_WINDOW, windows=2, window_days=1, repeats=False, negatives=0.3, ranker=_BROAD,
-                sources=SourcesConfig(neighbours=500), two_tower=TwoTowerConfig(max_seconds=360)),
+                sources=SourcesConfig(neighbours=500), two_tower=TwoTowerConfig(epochs=12)),
     ),
     "temporal": Protocol(
         "amazon-5core", _temporal_split,
         replace(_WINDOW, windows=3, window_days=50, repeats=False, negatives=0.3, depth=100,
                 ranker=RankerConfig(rounds=200, eta=0.05, max_depth=5, min_child_weight=20, pairs=20),
-                two_tower=TwoTowerConfig(max_seconds=180, half_life_days=180)),
+                two_tower=TwoTowerConfig(epochs=15, half_life_days=180)),
     ),
     "pairs": Protocol(
         "pairs", _pairs_split,
@@ -256,6 +256,6 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "sessions": Protocol(
         "sessions", _sessions_split,
         replace(_WINDOW, unit="event", windows=1, window_days=7, requests=30_000, negatives=0.35, depth=80,
-                ranker=_BROAD, two_tower=TwoTowerConfig(max_seconds=240)),
+                ranker=_BROAD, two_tower=TwoTowerConfig(epochs=8)),
     ),
 }  # fmt: skip
