@@ -9,7 +9,7 @@ import uvloop
 from grpc import aio
 from kserve import Model, ModelServer
 from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING
-from kserve.errors import InvalidInput, ModelNotFound
+from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
 from kserve.model_server import app as kserve_app
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
@@ -33,11 +33,11 @@ def host() -> str:
 
 
 class _Terse(logging.Filter):
-    """Drops KServe's traceback for each mistake of a client: the client is told, a counter counts, the log stays."""
+    """Drops KServe's traceback for each mistake of a client and each early probe: both are told by their status."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, (InvalidInput, ModelNotFound))
+        return not isinstance(error, (InvalidInput, ModelNotFound, ModelNotReady))
 
 
 class _Probing(DataPlane):
