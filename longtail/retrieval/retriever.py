@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,20 +75,7 @@ class Retriever:
 
     def save(self, folder: Path) -> None:
         """Write every source into a folder of its own, and the order that the score columns have."""
-        folder.mkdir(parents=True, exist_ok=True)
-        tables: dict[int, str] = {}  # sources that weigh a history differently read one table: it is written once
-        for source in self.sources:
-            (folder / source.name).mkdir(exist_ok=True)
-            if isinstance(source, NeighbourSource) and id(source.table) in tables:
-                source.save_beside(folder / source.name, tables[id(source.table)])
-                continue
-            source.save(folder / source.name)
-            if isinstance(source, NeighbourSource):
-                tables[id(source.table)] = source.name
-        self.blend.save(folder / "blend.json")
-        order = [{"name": s.name, "kind": type(s).__name__} for s in self.sources]
-        config = {"sources": order, "depth": self.depth, "repeats": self.repeats}
-        (folder / "config.json").write_text(json.dumps(config, indent=1))
+        save_retriever(folder, self.sources, self.blend, self.depth, self.repeats)
 
     @classmethod
     def load(cls, folder: Path) -> Retriever:
@@ -103,3 +90,26 @@ class Retriever:
         except (OSError, KeyError, ValueError) as error:
             raise InvalidBundle(f"{folder} is not a retriever of this version ({error}): train again") from error
         return cls(sources, Blend.load(folder / "blend.json"), config["depth"], config["repeats"])
+
+
+def save_retriever(
+    folder: Path, sources: Iterable[CandidateSource], blend: Blend, depth: int = 120, repeats: bool = True
+) -> None:
+    """Write what `Retriever.load` reads. Sources may come one by one, so that they need not fit into memory together.
+
+    A table that sources next to each other share is written once.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    order, written = [], None
+    for source in sources:
+        own = folder / source.name
+        own.mkdir(exist_ok=True)
+        if isinstance(source, NeighbourSource) and written is not None and source.table is written.table:
+            source.save_beside(own, written.name)
+        else:
+            source.save(own)
+            written = source if isinstance(source, NeighbourSource) else None
+        order.append({"name": source.name, "kind": type(source).__name__})
+    blend.save(folder / "blend.json")
+    config = {"sources": order, "depth": depth, "repeats": repeats}
+    (folder / "config.json").write_text(json.dumps(config, indent=1))

@@ -22,7 +22,6 @@ from longtail.retrieval.index import VectorIndex
 from longtail.retrieval.two_tower_content import ContentVocabulary
 from longtail.retrieval.vectors import VectorAnswer
 
-_BLOCK = 1024  # requests at once: bounds the memory of a big batch
 _INPUTS = ("kind", "gap", "length", "since", "segment", "hour", "weekday")
 _HOUR_US = 3_600_000_000
 # One bucket per doubling, from a second to a year; 0 is "at the same second".
@@ -69,20 +68,6 @@ class TwoTowerConfig:
     mixed_precision: bool = True
 
 
-@dataclass(frozen=True)
-class TowerInputs:
-    """What the user tower reads of B requests, besides the vectors of `item`: arrays as in `encode`."""
-
-    item: np.ndarray  # int64 [B, L], -1 beyond the length
-    kind: np.ndarray  # int64 [B, L]
-    gap: np.ndarray  # int64 [B, L] bucket of the time since the event before
-    length: np.ndarray  # int64 [B]
-    since: np.ndarray  # int64 [B] bucket of the time from the newest event to the request
-    segment: np.ndarray  # int64 [B], 0 unknown
-    hour: np.ndarray  # int64 [B]
-    weekday: np.ndarray  # int64 [B]
-
-
 def gap_bucket(gap_us: np.ndarray) -> np.ndarray:
     """Bucket int64 of a time difference in microseconds."""
     return np.searchsorted(GAP_EDGES_US, gap_us, side="right").astype(np.int64)
@@ -94,22 +79,27 @@ def clock(time_us: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return hours % 24, (hours // 24) % 7
 
 
-def encode(requests: Requests, last: int, segments: int) -> TowerInputs:
-    """Inputs of the newest `last` events of each request; segments unknown to the tower count as unknown."""
-    history, b = requests.history, len(requests)
-    keep = np.flatnonzero(history.age() < last)
-    rows, length = history.rows[keep], np.minimum(history.lengths, last)
-    column = np.arange(len(keep)) - np.repeat(np.cumsum(length) - length, length)
-    item, kind = np.full((b, last), -1, np.int64), np.zeros((b, last), np.int64)
-    gap = np.full((b, last), GAP_UNKNOWN, np.int64)
-    item[rows, column], kind[rows, column] = history.item[keep], history.kind[keep]
-    time = history.time[keep]
-    gap[rows[1:], column[1:]] = np.where(column[1:] == 0, GAP_UNKNOWN, gap_bucket(np.diff(time)))
-    since = np.full(b, GAP_UNKNOWN, np.int64)
-    known = length > 0
-    since[known] = gap_bucket(requests.time[known] - history.time[history.indptr[1:][known] - 1])
-    segment = np.where((requests.segment >= 0) & (requests.segment < segments), requests.segment + 1, 0)
-    return TowerInputs(item, kind, gap, length.astype(np.int64), since, segment.astype(np.int64), *clock(requests.time))
+def encode(requests: Requests, b: int, last: int, segments: int, steps: int = 0) -> dict[str, np.ndarray]:
+    """What the user tower reads of request b, besides its item vectors; segments it does not know count as unknown.
+
+    Of the newest `last` events: `kind` and `gap` (bucket of the time since the event before) int64 [1, L], filled up to
+    `steps` places. Of the request: `length`, `since` (bucket of the time from the newest event), `segment` (0 unknown),
+    `hour`, `weekday` int64 [1].
+    """
+    h, stop = requests.history, requests.history.indptr[b + 1]
+    start = max(h.indptr[b], stop - last)
+    n = int(stop - start)
+    kind, gap = np.zeros((1, max(n, steps, 1)), np.int64), np.full((1, max(n, steps, 1)), GAP_UNKNOWN, np.int64)
+    now, segment = requests.time[b : b + 1], requests.segment[b]
+    since = np.array([GAP_UNKNOWN])
+    if n:
+        kind[0, :n] = h.kind[start:stop]
+        gap[0, 1:n] = gap_bucket(np.diff(h.time[start:stop]))
+        since = gap_bucket(now - h.time[stop - 1])
+    known = np.array([segment + 1 if 0 <= segment < segments else 0], np.int64)
+    hour, weekday = clock(now)
+    values = kind, gap, np.array([n]), since, known, hour, weekday
+    return dict(zip(_INPUTS, values, strict=True))
 
 
 class TwoTower(CandidateSource):
@@ -145,7 +135,9 @@ class TwoTower(CandidateSource):
         self.config: dict = json.loads((folder / "config.json").read_text())
         self.item_vectors = frozen(np.load(folder / "item_vectors.npy", mmap_mode="r"), np.float32)
         self.index = VectorIndex.load(folder, self.item_vectors)
-        self._session = _session(folder / "user_tower.onnx")
+        self.session = _session(folder / "user_tower.onnx")
+        steps = next(i.shape[1] for i in self.session.get_inputs() if i.name == "history")
+        self._steps = steps if isinstance(steps, int) else 0  # towers of earlier bundles read all places, filled or not
 
     def save(self, folder: Path) -> None:
         """Copy the trained files."""
@@ -158,15 +150,18 @@ class TwoTower(CandidateSource):
     def user_vectors(self, requests: Requests) -> np.ndarray:
         """float32 [B, d]. Each row is computed alone, so that it does not depend on the batch it came in."""
         out = np.empty((len(requests), self.item_vectors.shape[1]), np.float32)
-        for i in range(0, len(requests), _BLOCK):
-            rows = np.arange(i, min(i + _BLOCK, len(requests)))
-            inputs = encode(requests.take(rows), self.config["last"], self.config["segments"])
-            known = (inputs.item >= 0)[..., None].astype(np.float32)
-            feed = {"history": self.item_vectors[np.maximum(inputs.item, 0)] * known}
-            feed |= {n: getattr(inputs, n) for n in _INPUTS}
-            for b, row in enumerate(rows):
-                out[row] = self._session.run(None, {n: a[b : b + 1] for n, a in feed.items()})[0][0]
+        for b in range(len(requests)):
+            out[b] = self.session.run(None, self.inputs(requests, b))[0][0]
         return out
+
+    def inputs(self, requests: Requests, b: int) -> dict[str, np.ndarray]:
+        """What `session` reads of request b; `history` float32 [1, L, d] are vectors of the newest items."""
+        feed = encode(requests, b, self.config["last"], self.config["segments"], self._steps)
+        n = int(feed["length"][0])
+        history = np.zeros((1, feed["kind"].shape[1], self.item_vectors.shape[1]), np.float32)
+        stop = requests.history.indptr[b + 1]
+        history[0, :n] = self.item_vectors[requests.history.item[stop - n : stop]]
+        return feed | {"history": history}
 
     def encode_items(self, catalogue: Catalogue, as_of: int) -> np.ndarray:
         """Vectors float32 [I, d] of any items from their content alone, at a time in microseconds."""

@@ -83,7 +83,6 @@ class UserTower(nn.Module):
     def states(self, history: torch.Tensor, kind: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
         """history float [B, T, d], kind and gap int64 [B, T] -> [B, T + 1, d]."""
         x = self.enter(history * self.scale) + self.kind(kind) + self.gap(gap)
-        # `expand(len(x))` would freeze the batch size of the exported graph.
         start = self.start + torch.zeros_like(kind[:, :1])[..., None]
         x = self.drop(torch.cat([start, x], 1))
         t = x.shape[1]
@@ -194,15 +193,15 @@ def seed_everything(modules: nn.Module, seed: int) -> None:
 
 
 def export_user_tower(tower: UserTower, path: Path) -> None:
-    """Write the user tower as ONNX with a dynamic batch and `last` history places."""
+    """Write the user tower as ONNX: one request at a time, with as many places as its history has events."""
     tower = tower.cpu().float().eval()
     ints = lambda *shape: torch.zeros(shape, dtype=torch.int64)  # noqa: E731
     last = tower.last
-    inputs = (torch.zeros(2, last, tower.start.shape[0]), ints(2, last), ints(2, last), *(ints(2) for _ in range(5)))
+    inputs = (torch.zeros(1, last, tower.start.shape[0]), ints(1, last), ints(1, last), *(ints(1) for _ in range(5)))
     names = ["history", "kind", "gap", "length", "since", "segment", "hour", "weekday"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             tower, inputs, str(path), input_names=names, output_names=["user"], opset_version=17, dynamo=False,
-            dynamic_axes={n: {0: "batch"} for n in [*names, "user"]},
+            dynamic_axes={n: {1: "steps"} for n in names[:3]},
         )  # fmt: skip

@@ -142,13 +142,15 @@ def test_the_exported_tower_equals_the_trained_one(tmp_path: Path) -> None:
     trainer.best_weights = trainer.modules.state_dict()
     trainer.export()
     asked = requests(log, np.arange(6))
-    served = TwoTower.load(tmp_path).user_vectors(asked)
-    x = encode(asked, QUICK.last, trainer.segments)
-    history = torch.as_tensor(trainer.vectors()[np.maximum(x.item, 0)])
-    with torch.no_grad():
-        own = trainer.users(history, *(torch.as_tensor(a) for a in (
-            x.kind, x.gap, x.length, x.since, x.segment, x.hour, x.weekday)))  # fmt: skip
-    np.testing.assert_allclose(served, own.numpy(), atol=1e-5)
+    vectors, names = trainer.vectors(), ("kind", "gap", "length", "since", "segment", "hour", "weekday")
+    for b, found in enumerate(TwoTower.load(tmp_path).user_vectors(asked)):
+        inputs = encode(asked, b, QUICK.last, trainer.segments, steps=QUICK.last)
+        n = int(inputs["length"][0])
+        history = np.zeros((1, QUICK.last, QUICK.dim), np.float32)  # trained with places that are not filled
+        history[0, :n] = vectors[asked.history.item[asked.history.indptr[b + 1] - n : asked.history.indptr[b + 1]]]
+        with torch.no_grad():
+            own = trainer.users(torch.as_tensor(history), *(torch.as_tensor(inputs[name]) for name in names))
+        np.testing.assert_allclose(found, own.numpy()[0], atol=1e-5)
 
 
 def test_a_new_item_gets_a_vector_from_its_content(tower: TwoTower) -> None:
