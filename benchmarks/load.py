@@ -42,15 +42,18 @@ class Connection:
     """One keep-alive connection; on a connection error the next address is tried, as a load balancer would."""
 
     def __init__(self, addresses: Sequence[tuple[str, int]], path: str = PATH, timeout_s: float = 10.0) -> None:
-        self._addresses = itertools.cycle(addresses)
-        self._tries = len(addresses) + 1  # a kept connection may have gone stale
+        self._addresses = addresses  # may change meanwhile: replicas come and go
+        self._turn = itertools.count()
+        self._at: tuple[str, int] | None = None
         self._path, self._timeout_s = path, timeout_s
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(self, body: bytes) -> Answer:
         """Send a request and wait for its answer."""
         begin, problem = time.perf_counter(), ""
-        for _ in range(self._tries):
+        if self._at not in self._addresses:
+            self.close()
+        for _ in range(len(self._addresses) + 1):  # one more: a kept connection may have gone stale
             try:
                 async with asyncio.timeout(self._timeout_s):
                     status, answer = await self._exchange(body)
@@ -66,8 +69,8 @@ class Connection:
 
     async def _exchange(self, body: bytes) -> tuple[int, bytes]:
         if self._streams is None:
-            host, port = next(self._addresses)
-            self._streams = await asyncio.open_connection(host, port)
+            self._at = self._addresses[next(self._turn) % len(self._addresses)]
+            self._streams = await asyncio.open_connection(*self._at)
         reader, writer = self._streams
         head = f"POST {self._path} HTTP/1.1\r\nhost: load\r\ncontent-type: application/json\r\n"
         writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
