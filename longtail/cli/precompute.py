@@ -42,7 +42,7 @@ def precompute(
     k: Annotated[int | None, typer.Option(min=1, max=500, help="Places of a list. Default: the surface's.")] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Candidates ranked for each list, as in the servers.")] = 500,
     clock: Annotated[str, typer.Option(help="wall, or data: where the bundle's data ends.")] = "wall",
-    chunk: Annotated[int, typer.Option(min=1, help="People whose lists are made at once: bounds memory.")] = 256,
+    chunk: Annotated[int, typer.Option(min=1, help="People whose lists are made at once: bounds memory.")] = 128,
     key_file: KeyFileOption = DEFAULT_KEY_FILE,
     registry: RegistryOption = DEFAULT_REGISTRY,
 ) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 from longtail.engine.asking import Asked
 from longtail.engine.kept import KeptList
 from longtail.engine.parts import REASON, Bundle
-from longtail.engine.popular import NOTHING, Popular, allowed, pick
+from longtail.engine.popular import NOTHING, Popular, pick
 from longtail.engine.schema import Item, Level, Made
-from longtail.reranking import Reranked, rerank
+from longtail.reranking import Reranked, may_show, rerank
 from longtail.retrieval.candidates import Candidates
 from longtail.surfaces import BoundSurface
 
@@ -58,8 +58,7 @@ def kept(found: KeptList, asked: Asked, surface: BoundSurface, bundle: Bundle, l
     """A list made before, as far as its items may (still) be shown."""
     same = found.version == bundle.version and len(found.codes) == len(found.items)
     codes = found.codes if same else bundle.codes.find([i.item_id for i in found.items])
-    inside = np.maximum(codes, 0)
-    keep = (codes >= 0) & allowed(inside, bundle, asked.person, surface.rules, asked.now)
+    keep = may_show(codes, bundle.view, asked.person, surface.rules, asked.now)
     if keep.all() and len(codes) <= asked.k:
         return Draft(list(found.items), codes, level, found.version, made)
     places = np.flatnonzero(keep)[: asked.k].tolist()

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from longtail.engine.parts import Bundle
-from longtail.reranking import BoundRules, PersonView
+from longtail.reranking import BoundRules, PersonView, may_show
 from longtail.reranking.binding import category_codes
-from longtail.reranking.filters import eligibility
 
 POPULAR_REASON = "popular right now"
 SEGMENT_REASON = "popular where you are"
@@ -85,24 +84,6 @@ class Popular:
         return Category(codes, Shelf("popular_category", CATEGORY_REASON, self.everyone.items[best]))
 
 
-def blocked(items: np.ndarray, rules: BoundRules, now: int) -> np.ndarray | None:
-    """bool [n]: what the rules block at `now` (microseconds); None where they block nothing."""
-    out = None
-    for word, bits in rules.block_bits(now):
-        hit = (rules.words[word][items] & bits) != 0
-        out = hit if out is None else out | hit
-    return out
-
-
-def allowed(items: np.ndarray, bundle: Bundle, person: PersonView, rules: BoundRules, now: int) -> np.ndarray:
-    """bool [n] of item indices int64 [n] inside the catalogue: what safety, block list and the shop's filters leave."""
-    filters = rules.rules.filters
-    reason = eligibility(
-        items, bundle.view, person, blocked(items, rules, now), filters.exclude_bought, filters.exclude_seen
-    )
-    return reason == 0
-
-
 def pick(
     shelf: Shelf, bundle: Bundle, person: PersonView, rules: BoundRules, now: int, k: int, taken: np.ndarray
 ) -> np.ndarray:
@@ -114,7 +95,7 @@ def pick(
     left, start, size = k, 0, FIRST
     while left > 0 and start < len(shelf.items):
         piece = shelf.items[start : start + size]
-        keep = allowed(piece, bundle, person, rules, now)
+        keep = may_show(piece, bundle.view, person, rules, now)
         if len(taken):
             keep &= ~np.isin(piece, taken)
         found.append(piece[keep][:left])

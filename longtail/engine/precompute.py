@@ -30,7 +30,7 @@ from longtail.events import Requests
 from longtail.retrieval.candidates import Ask, Candidates
 from longtail.surfaces import BoundSurface, BoundSurfaces
 
-CHUNK = 256  # people whose lists are made together: bounds memory, changes no list
+CHUNK = 128  # people whose lists are made together: bounds memory, changes no list
 SCHEMA = pa.schema(
     [
         ("user_id", pa.string()), ("surface", pa.string()), ("items", pa.list_(pa.string())),

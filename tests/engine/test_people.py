@@ -29,6 +29,7 @@ USER_IDS = np.array([f"u{u:02}" for u in range(LOG.n_users)], object)
 SEGMENT = (np.arange(LOG.n_users) % 3 - 1).astype(np.int32)
 END = int(LOG.time.max()) + 1
 MINUTE = 60_000_000
+START = 1_700_000_000_000_000  # microseconds: a moment that a request may name
 
 
 def assert_same(got: Histories, expected: Histories) -> None:
@@ -115,38 +116,38 @@ def test_merging_keeps_each_persons_time_order_and_the_newest():
     assert merged(first, second, last=1).item.tolist() == [21, 12]
 
 
-def requests_with(history: Histories, *events: dict, now: int = 1000 * MINUTE):
+def requests_with(history: Histories, *events: dict, now: int = START + 1000 * MINUTE):
     (instance,) = parse({"instances": [{"context": {"events": list(events)}}]}).instances
     codes = [np.array([int(e["item_id"]) for e in events], np.int64)]
     return requests_of([instance], history, codes, np.array([-1]), now).history
 
 
 def stamp(minute: int) -> str:
-    return datetime.fromtimestamp(minute * 60, UTC).isoformat()
+    return datetime.fromtimestamp(START // 1_000_000 + minute * 60, UTC).isoformat()
 
 
 def test_the_session_goes_on_from_what_is_stored():
-    stored = one((980 * MINUTE, 1, 7))
+    stored = one((START + 980 * MINUTE, 1, 7))
     event = {"item_id": "5", "event_type": "click"}
     assert requests_with(stored, event).session.tolist() == [7, 7]
-    assert requests_with(one((900 * MINUTE, 1, 7)), event).session.tolist() == [7, 8]
+    assert requests_with(one((START + 900 * MINUTE, 1, 7)), event).session.tolist() == [7, 8]
     assert requests_with(one(), event).session.tolist() == [0]
 
 
 def test_session_events_are_ordered_by_time_and_never_later_than_now():
     got = requests_with(
-        one((990 * MINUTE, 1, 0), (1000 * MINUTE, 2, 0)),
+        one((START + 990 * MINUTE, 1, 0), (START + 1000 * MINUTE, 2, 0)),
         {"item_id": "3", "timestamp": stamp(2000)},
         {"item_id": "4", "timestamp": stamp(985)},
         {"item_id": "-1", "timestamp": stamp(985)},
         {"item_id": "6", "event_type": "impression"},
     )
     assert got.item.tolist() == [4, 1, 3]  # item 2 is stored with the very moment of the request
-    assert got.time[-1] == 1000 * MINUTE - 1
+    assert got.time[-1] == START + 1000 * MINUTE - 1
 
 
 def test_an_event_that_is_stored_already_counts_once():
-    stored = one((990 * MINUTE, 1, 0))
+    stored = one((START + 990 * MINUTE, 1, 0))
     got = requests_with(
         stored,
         {"item_id": "1", "event_type": "click", "timestamp": stamp(990)},
