@@ -15,12 +15,12 @@ from serving.collector.desk import Desk, Sink
 from serving.collector.feed import Feed
 from serving.collector.intake import Intake
 from serving.collector.log import say
+from serving.edge.failures import Failures
 from serving.edge.guard import Entry, Guard
 from serving.edge.http import Body, ClientGone, Header, Receive, Refusal, Scope, Send, refuse, respond
 
 EVENTS = "/v1/events"
 RETRY_AFTER: tuple[Header, ...] = ((b"retry-after", b"1"),)
-logger = logging.getLogger("longtail.collector")
 
 
 class Collector:
@@ -35,6 +35,7 @@ class Collector:
     ) -> None:  # fmt: skip
         self._intake, self._sink, self._feed, self._guard = intake, sink, feed, guard
         self._pending, self._tick_s = pending, tick_s
+        self._failures = Failures()
         self._desk: Desk | None = None
         self._beat: asyncio.Task | None = None
 
@@ -72,12 +73,8 @@ class Collector:
         except LongtailError as error:
             status, answer = error.http_status, orjson.dumps({"error": str(error)})
             headers = RETRY_AFTER if status in (429, 503) else ()
-        except Exception as error:
-            COLLECTOR_ERRORS.labels(type(error).__name__).inc()
-            request = entry.request_id.decode()
-            say("request_failed", "error", request_id=request, error=f"{type(error).__name__}: {error}")
-            logger.exception("request %s", request)
-            status, answer = 500, orjson.dumps({"error": "a mistake in the collector, see its log"})
+        except Exception as error:  # noqa: BLE001
+            status, answer = 500, self._failures.told(entry.request_id, error)
         COLLECTOR_REQUESTS.labels(str(status)).inc()
         return await respond(send, status, answer, entry.request_id, headers=headers)
 
@@ -131,4 +128,4 @@ class Collector:
                     await part.tend()
                 except Exception as error:  # noqa: BLE001
                     COLLECTOR_ERRORS.labels(type(error).__name__).inc()
-                    say("upkeep_failed", "error", error=f"{type(error).__name__}: {error}")
+                    say("upkeep_failed", logging.ERROR, error=f"{type(error).__name__}: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ class Desk:
         except Exception as error:  # noqa: BLE001
             if not isinstance(error, LongtailError):
                 COLLECTOR_ERRORS.labels(type(error).__name__).inc()
-                say("store_failed", "error", error=f"{type(error).__name__}: {error}")
+                say("store_failed", logging.ERROR, error=f"{type(error).__name__}: {error}")
                 error = Unavailable("the collector could not store this, see its log")
             for waiting in group:
                 if not waiting.stored.done():

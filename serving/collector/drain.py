@@ -7,6 +7,7 @@ skips nothing; ids that come twice count once.
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import signal
 import sys
@@ -31,7 +32,8 @@ from longtail.metrics import (
     SPOOL_SEAL_FAILURES,
     SPOOL_SEALED,
 )
-from longtail.schema import DAY_US
+from longtail.schema import DAY_US, GUEST_PREFIX
+from serving import logs
 from serving.collector.config import CollectorConfig, KafkaConfig, SealConfig
 from serving.collector.log import say
 
@@ -39,7 +41,7 @@ GROUP = 5000
 WAIT_S = 0.2
 LOOK_EVERY_S = 5.0
 RETRY_S = 1.0
-PSEUDONYM = re.compile(r"[0-9a-f]{32}")
+PSEUDONYM = re.compile(rf"{GUEST_PREFIX}?[0-9a-f]{{32}}")
 # The collector's own bounds may be any within these.
 ANY = Bounds(ahead_us=DAY_US, text=65_536)
 
@@ -115,7 +117,7 @@ class Drain:
             self._down = False
             say("drain_back")
         for reason, found in misfits.items():
-            say("misfits", "warning", reason=reason, messages=len(found), first=found[0])
+            say("misfits", logging.WARNING, reason=reason, messages=len(found), first=found[0])
         n_misfits = sum(len(found) for found in misfits.values())
         for verdict, n in (("stored", sum(new)), ("duplicate", len(new) - sum(new)), ("misfit", n_misfits)):
             DRAINED.labels(verdict).inc(n)
@@ -151,7 +153,7 @@ class Drain:
             DRAIN_LAG.labels(str(part)).set(max(behind, 0))
             if behind < 0:
                 # The topic was made anew: its offsets start over. Ids that are told again count once.
-                say("topic_made_anew", "error", partition=part, place=self._next[part])
+                say("topic_made_anew", logging.ERROR, partition=part, place=self._next[part])
                 self._next[part] = OFFSET_BEGINNING
                 self._consumer.seek(TopicPartition(self._config.topic, part, OFFSET_BEGINNING))
 
@@ -168,7 +170,7 @@ class Drain:
     def _gap(self, part: int, expected: int, offset: int) -> None:
         """Kafka no longer has what comes next: its retention is shorter than this consumer was away."""
         DRAIN_FAILURES.labels("gap").inc()
-        say("gap", "error", partition=part, first_missing=expected, next_there=offset)
+        say("gap", logging.ERROR, partition=part, first_missing=expected, next_there=offset)
 
     def _error(self, error: KafkaError) -> None:
         self._failed(error.name(), error.str())
@@ -177,7 +179,7 @@ class Drain:
         DRAIN_FAILURES.labels(kind).inc()
         if not self._down:
             self._down = True
-            say("drain_failed", "error", error=cause)
+            say("drain_failed", logging.ERROR, error=cause)
 
     def _seal_now_and_then(self, stopping: Callable[[], bool]) -> None:
         last = time.monotonic()
@@ -193,7 +195,7 @@ class Drain:
                 sealed = self.spool.seal()
             except LongtailError as error:
                 SPOOL_SEAL_FAILURES.inc()
-                say("seal_failed", "error", error=str(error))
+                say("seal_failed", logging.ERROR, error=str(error))
                 continue
             if sealed.rows:
                 SPOOL_SEALED.inc(sealed.rows)
@@ -233,6 +235,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.add_argument("--config", type=Path, required=True, help="the collector's YAML: kafka, limits, seal")
     flags.add_argument("--metrics_port", type=int, help="serve Prometheus metrics on this port")
     given = flags.parse_args(argv)
+    logs.configure("drain")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

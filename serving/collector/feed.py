@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -45,7 +46,7 @@ class Feed:
         """The store's upkeep; then what it has not taken yet."""
         try:
             if await self._store.tend():
-                say("live_store_made_anew", "error")
+                say("live_store_made_anew", logging.ERROR)
                 self.fill(lost=True)
         except LongtailError as error:
             self._failed(error)
@@ -83,7 +84,7 @@ class Feed:
                     told += len(events[start : start + AT_ONCE])
         except (LongtailError, OSError) as error:
             COLLECTOR_LIVE_FAILURES.inc()
-            say("live_store_not_filled", "error", error=str(error), events=told)
+            say("live_store_not_filled", logging.ERROR, error=str(error), events=told)
             return
         if told:
             say("live_store_filled", events=told)
@@ -103,4 +104,4 @@ class Feed:
         COLLECTOR_LIVE_FAILURES.inc()
         if not self._down:
             self._down = True
-            say("live_store_failed", "error", error=str(error))
+            say("live_store_failed", logging.ERROR, error=str(error))

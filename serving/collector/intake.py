@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from longtail.features.live import LiveEvent
 from longtail.identity import Pseudonymiser, guest_id
 
 IDS = (("user_id", "user"), ("session_id", "session"), ("device_id", "device"))
+REMEMBERED = 1 << 16
 
 
 @dataclass
@@ -32,10 +34,12 @@ class TooMany(InvalidInput):
 
 
 class Intake:
-    """Judges and pseudonymises; holds no state."""
+    """Judges and pseudonymises."""
 
     def __init__(self, pseudonymiser: Pseudonymiser, bounds: Bounds, batch: int) -> None:
-        self._pseudonyms, self._bounds, self._batch = pseudonymiser, bounds, batch
+        self._bounds, self._batch = bounds, batch
+        # Who comes once comes again soon, and a pseudonym costs as much as all the rules.
+        self._pseudonym = lru_cache(REMEMBERED)(pseudonymiser.of)
 
     def events_of(self, body: bytes) -> list[object]:
         """The events of a request: one object, or `{"events": [...]}`.
@@ -67,12 +71,12 @@ class Intake:
                 row = clean(event, now, self._bounds)
             except Misfit as misfit:
                 told = event.get("event_id") if isinstance(event, dict) else None
-                named = told if isinstance(told, str | int) else None
+                named = told if isinstance(told, str | int) and not isinstance(told, bool) else None
                 judged.rejected.append({"index": index, "event_id": named, "reason": str(misfit)})
                 continue
             for name, kind in IDS:
                 if name in row:
-                    row[name] = self._pseudonyms.of(row[name], kind)
+                    row[name] = self._pseudonym(row[name], kind)
             row["received_at"] = now
             judged.rows.append(Row(row["event_id"], row["timestamp"], orjson.dumps(row)))
             judged.live.append(live_event(row))

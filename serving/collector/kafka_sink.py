@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -103,7 +104,7 @@ class KafkaSink:
 
     def _failed(self, cause: str) -> None:
         if self._trouble is None:
-            say("store_failed", "error", error=cause)
+            say("store_failed", logging.ERROR, error=cause)
         self._trouble = cause
 
     def _works(self) -> None:

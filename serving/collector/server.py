@@ -16,6 +16,7 @@ from longtail.errors import LongtailError
 from longtail.events.spool import Spool
 from longtail.features.live import open_live
 from longtail.identity import Pseudonymiser, load_key
+from serving import logs
 from serving.collector.app import Collector
 from serving.collector.config import CollectorConfig
 from serving.collector.feed import Feed
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.add_argument("--guard", type=Path, help="YAML: API keys, rate and size limits")
     given = flags.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logs.configure("collector")
     sys.setswitchinterval(SWITCH_S)
     try:
         config = CollectorConfig.load(given.config)

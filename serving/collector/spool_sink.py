@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +43,7 @@ class SpoolSink:
             new = await asyncio.get_running_loop().run_in_executor(self._writer, self.spool.write, rows)
         except LongtailError as error:
             if self._trouble is None:
-                say("store_failed", "error", error=str(error))
+                say("store_failed", logging.ERROR, error=str(error))
             self._trouble = str(error)
             raise
         if self._trouble is not None:
@@ -55,7 +56,7 @@ class SpoolSink:
         SPOOL_BYTES.set(self.spool.bytes)
         for aside in self.spool.moved_aside[self._told_aside :]:
             self._told_aside += 1
-            say("spool_damaged", "error", moved_to=aside, note="what could be read of it was taken over")
+            say("spool_damaged", logging.ERROR, moved_to=aside, note="what could be read of it was taken over")
         if self._trouble is not None:
             # Nobody may be sending now: find out whether it would work.
             await asyncio.gather(self.store([]), return_exceptions=True)
@@ -83,7 +84,7 @@ class SpoolSink:
             return await asyncio.get_running_loop().run_in_executor(self._sealer, work)
         except LongtailError as error:
             SPOOL_SEAL_FAILURES.inc()
-            say(failure, "error", error=str(error))
+            say(failure, logging.ERROR, error=str(error))
             return None
 
     def trouble(self) -> str | None:

@@ -24,6 +24,15 @@ from serving.process import free_port
 from tests.serving.live_app import live
 
 
+async def whole(receive) -> bytes:
+    """A body, however many pieces it comes in."""
+    body, more = b"", True
+    while more:
+        piece = await receive()
+        body, more = body + piece.get("body", b""), piece.get("more_body", False)
+    return body
+
+
 class Shop:
     """A recommender that stalls or fails as told, and a collector that counts each id once."""
 
@@ -61,8 +70,7 @@ class Shop:
     async def inner(self, scope, receive, send):
         if scope["path"] != "/v1/events":
             return await respond(send, 404, b'{"error": "not here"}', b"id")
-        body = (await receive())["body"]
-        events = json.loads(body)["events"]
+        events = json.loads(await whole(receive))["events"]
         fine = [e for e in events if e.get("item_id")]
         new = {e["event_id"] for e in fine} - self.stored
         self.stored |= new
