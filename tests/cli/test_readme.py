@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from longtail.cli import app
+from longtail.surfaces import Surfaces
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -20,6 +21,12 @@ SHELL = [
 ]
 TABLE = re.findall(r"^\| `longtail ([^`]+)`", README, re.M)
 GROUP = typer.main.get_command(app)
+
+
+def yaml_block(start: str) -> str:
+    """The one YAML file of the README that begins so."""
+    (block,) = [b for b in re.findall(r"```yaml\n(.*?)```", README, re.S) if b.startswith(start)]
+    return block
 
 
 @pytest.mark.parametrize("line", SHELL)
@@ -44,14 +51,19 @@ def test_the_table_names_every_command_and_no_other():
 def test_the_mapping_it_shows_imports_a_shop(tmp_path):
     from longtail.datasets.importing import import_shop
 
-    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.S)
-    (tmp_path / "mapping.yaml").write_text(block)
+    (tmp_path / "mapping.yaml").write_text(yaml_block("events:"))
     orders = ["customer,sku,ordered_at,total", "1,a,2024-01-01T10:00:00,5", "2,b,2024-01-02T10:00:00,7"]
     (tmp_path / "orders.csv").write_text("\n".join(orders) + "\n")
     products = {"sku": ["a", "b"], "name": ["Axe", "Bow"], "department": ["tools", "sport"]}
     pd.DataFrame(products).to_parquet(tmp_path / "products.parquet")
     summary = import_shop("mapped", tmp_path, tmp_path / "shop", key_file=tmp_path / "key")
     assert (summary["good"], summary["items"], summary["users"]) == (2, 2, 2)
+
+
+def test_the_surfaces_it_shows_are_valid(tmp_path):
+    (tmp_path / "surfaces.yaml").write_text(yaml_block("rules:"))
+    surfaces = Surfaces.load(tmp_path / "surfaces.yaml")
+    assert surfaces.surfaces["email"].k == 12
 
 
 def test_every_file_it_links_to_is_there():
