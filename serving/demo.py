@@ -18,6 +18,7 @@ from rich.console import Console
 
 from longtail.cli.terminal import ending_on_signals, one_line_errors
 from longtail.errors import InvalidInput
+from serving.collector.local import LocalCollector
 from serving.demo_lists import Lists, show
 from serving.local import LocalServing
 from serving.playground.local import LocalPlayground
@@ -66,15 +67,21 @@ def demo(args: argparse.Namespace, console: Console) -> None:
     result = json.loads((out / "run" / "result.json").read_text())
     console.rule("3 servers")
     bundle = Path(result["bundle"])
-    serving = LocalServing(bundle, out / "serving", clock="data", report=lambda text: None)
-    page = LocalPlayground(
-        bundle, f"http://{LOOPBACK}:{serving.http_port}", out / "serving" / "playground.log", port=port()
+    state = out / "serving"
+    collector = LocalCollector(state / "collector", key)
+    serving = LocalServing(
+        bundle, state, clock="data", pseudonym_key=key, extra=["--live", collector.live], report=lambda text: None
     )
+    recommender = f"http://{LOOPBACK}:{serving.http_port}"
+    page = LocalPlayground(bundle, recommender, state / "playground.log", collector.url, port())
     try:
-        with console.status("starting Triton, retriever, recommender and playground"):
-            page.launch()  # while the others start: it costs no time of its own
+        with console.status("starting Triton, retriever, recommender, collector and playground"):
+            for part_of_it in (collector, page):  # while the others start: they cost no time of their own
+                part_of_it.launch()
             serving.start()
+            collector.wait()
         console.print(f"ready: POST {serving.url}", highlight=False)
+        console.print(f"       POST {collector.url}/v1/events", highlight=False)
         console.rule("4 lists")
         show(serving.recommend, Lists.open(bundle), console)
         console.rule("5 playground")
@@ -83,6 +90,7 @@ def demo(args: argparse.Namespace, console: Console) -> None:
         with console.status("stopping the servers"):
             page.stop()
             serving.stop()
+            collector.stop()
     console.rule("where everything lies")
     closing(result, out, console)
     console.print(f"[dim]all servers are stopped; {time.monotonic() - began:.0f} s in all[/dim]")

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from longtail.engine.baked import BakedPeople
+from longtail.identity.pseudonyms import GIVEN
 from longtail.schema import GUEST_PREFIX
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
@@ -52,7 +53,7 @@ def show(ask: Ask, lists: Lists, console: Console) -> None:
     console.print(f"[bold]A returning user[/bold] {lists.user[:12]}, who last wanted", highlight=False)
     for item in lists.recent[:3]:
         console.print(f"    {lists.name(item)}", highlight=False, markup=False)
-    returning = ask({"user_id": lists.user, "k": K})
+    returning = ask({"user_id": GIVEN + lists.user, "k": K})
     console.print(table(returning, lists))
 
     console.print("[bold]A new user[/bold], of whom nothing is known")

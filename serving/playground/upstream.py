@@ -93,7 +93,8 @@ def recommender(url: str, key: str | None = None) -> Upstream:
 
 def collector(url: str, key: str | None = None) -> Upstream:
     """The collector at an address such as http://127.0.0.1:8082."""
-    return Upstream("collector", url.rstrip("/"), "/healthz", "run `python -m serving.collector --help`", key)
+    hint = "run `python -m serving.collector --state FOLDER --port PORT`"
+    return Upstream("collector", url.rstrip("/"), "/readyz", hint, key)
 
 
 def detail(body: bytes) -> str:
@@ -103,5 +104,9 @@ def detail(body: bytes) -> str:
     except ValueError:
         found = body.decode(errors="replace")
     if isinstance(found, dict):
-        found = found.get("error") or found.get("detail") or found
+        rejected = found.get("rejected")
+        if isinstance(rejected, list) and rejected and isinstance(rejected[0], dict):
+            found = rejected[0].get("reason")  # a collector that took nothing says why of each event
+        else:
+            found = found.get("error") or found.get("detail") or found
     return " ".join(str(found).split())[:300] or "without a word"

@@ -46,7 +46,12 @@ class Page:
         return self.driver.find_element("css selector", selector)
 
     def text(self, selector: str) -> str:
-        return self.one(selector).text
+        """What is read there: "" where nothing is, or nothing shows."""
+        return self.run("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """What is read at each place, all at one moment."""
+        return self.run("return [...document.querySelectorAll(arguments[0])].map(n => n.innerText)", selector)
 
     def shown(self) -> list[str]:
         """Item ids of the list, best first."""
@@ -54,6 +59,7 @@ class Page:
 
     def click(self, selector: str, n: int = 0) -> None:
         """Click as a mouse does: on what lies on top there."""
+        self.settle()
         node = self.all(selector)[n]
         self.run("arguments[0].scrollIntoView({block: 'center'})", node)
         node.click()

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -20,8 +22,8 @@ CONFIG = {
 }
 
 
-def start(out: Path, log: Path) -> subprocess.Popen:
-    words = ["--out", str(out), "--simulate", json.dumps(SIZE), "--config", json.dumps(CONFIG)]
+def start(out: Path, log: Path, *more: str) -> subprocess.Popen:
+    words = ["--out", str(out), "--simulate", json.dumps(SIZE), "--config", json.dumps(CONFIG), *more]
     command = [sys.executable, "-m", "serving.demo", *words]
     env = {**os.environ, "COLUMNS": "140"}
     return subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT, env=env, start_new_session=True)
@@ -59,6 +61,7 @@ def test_it_shows_lists_and_says_where_everything_lies(finished):
         "A new user",
         "The new user clicks",
         "items are new in the list after two clicks",
+        "a page to click on: http://127.0.0.1:",
     ):
         assert shown in text
     assert text.count("level full") == 3
@@ -72,13 +75,28 @@ def test_it_shows_lists_and_says_where_everything_lies(finished):
 
 @pytest.mark.serving
 @pytest.mark.slow
-def test_a_second_run_starts_clean_and_trains_nothing_again(finished):
+def test_a_second_run_trains_nothing_again_and_stays_up_until_told_to_stop(finished):
     out, _ = finished
     log = out.parent / "second.txt"
-    assert start(out, log).wait(300) == 0, log.read_text()[-3000:]
-    text = log.read_text()
+    process = start(out, log, "--stay")
+    try:
+        deadline = time.monotonic() + 300
+        while "Ctrl-C stops them" not in log.read_text() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.2)
+        text = log.read_text()
+        (address,) = re.findall(r"a page to click on: (http://127\.0\.0\.1:\d+/)", text)
+        with urllib.request.urlopen(address, timeout=10) as reply:
+            assert b"Longtail playground" in reply.read()
+        question = urllib.request.Request(f"{address}api/recommend", b'{"k": 3}', {"content-type": "application/json"})
+        with urllib.request.urlopen(question, timeout=10) as reply:
+            assert len(json.load(reply)["list"]["items"]) == 3
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, log.read_text()[-3000:]
+    finally:
+        process.kill()
     assert text.count("done before") == 7  # every step but register
     assert "version 1 (champion)" in text
+    assert "all servers are stopped" in log.read_text() and "longtail playground" in log.read_text()
     assert left_over(out) == []
 
 

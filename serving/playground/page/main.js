@@ -91,6 +91,7 @@ async function deliver() {
     if (rejected.length) notice(`The collector refused ${plural(rejected.length, "event")}: ${rejected[0].reason}`, "soft");
     else if ($("notice").classList.contains("soft")) notice(null);
   } catch (error) {
+    if (error.status === 400) for (const event of batch) event.sent = false; // it would refuse them again
     notice(`${error.message}. Clicks stay in this page meanwhile.`, "soft");
   }
 }

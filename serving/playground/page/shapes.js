@@ -3,7 +3,7 @@
 // "r x y width height radius", "c x y radius", "o x y radius width" (a ring), "p path" or "s width path" (a stroke).
 
 const SHAPES = [
-  ["knife|knives|blade|cutlery", "l p M26 56H98V73H58Q34 73 26 56z", "d r 96 54 42 14 6", "l c 108 61 2.2", "l c 124 61 2.2"],
+  ["knife|knives|blade|cutlery", "m p M22 54H98V76H60Q32 76 22 54z", "l s 3 M32 58H90", "d r 96 53 44 15 6", "l c 108 61 2.2", "l c 124 61 2.2"],
   ["puzzle|jigsaw|teaser", "m p M52 42H70C62 26 98 26 90 42H108V60C124 52 124 88 108 80V98H52V80C68 88 68 52 52 60z", "d c 80 69 6"],
   ["\\bpans?\\b|wok|saucepan|casserole|skillet", "d r 100 57 40 10 5", "d c 72 62 33", "m c 72 62 26", "l s 3.5 M54 56q5-12 18-13"],
   ["bowl|tin\\b|pie dish|rolling|baking", "m p M44 56H116Q114 96 80 96Q46 96 44 56z", "d r 40 49 80 10 5", "l s 3.5 M57 68q2 13 11 18"],
