@@ -246,7 +246,7 @@ def write_bundle(
     with publishing(out) as folder:
         write_catalogue(folder, shop.catalogue, item, until, content_matrix(shop.catalogue))
         shutil.copytree(candidates / "retrieval", folder / "retrieval")
-        shutil.copytree(ranker / "ranker", folder / "ranker" / "ranker")
+        shutil.copytree(ranker / "ranker", folder / "ranker")
         shutil.copyfile(ranker / "features.json", folder / "ranker" / "features.json")
         shutil.copytree(evaluation, folder / "evaluation")
         by_segment = {str(n): segments.best(s + 1)[:200] for s, n in enumerate(shop.segments)}

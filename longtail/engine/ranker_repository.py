@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from pathlib import Path
 
 from longtail.errors import InvalidInput
 
-MODEL_NAME = "ranker"
 BOOSTER_FILE = "xgboost.ubj"
 INPUT, OUTPUT = "input__0", "output__0"
 
@@ -20,8 +21,7 @@ version_policy: {{ latest: {{ num_versions: 1 }} }}
 
 # FIL picks the GPU where there is one. Its output is the raw score of the trees, as `inplace_predict` returns for a
 # ranking objective.
-_FIL = """name: "ranker"
-backend: "fil"
+_FIL = """backend: "fil"
 {tensors}instance_group [{{ kind: KIND_AUTO }}]
 parameters [
   {{ key: "model_type" value: {{ string_value: "xgboost_ubj" }} }},
@@ -32,18 +32,17 @@ parameters [
 ]
 """
 
-_PYTHON = """name: "ranker"
-backend: "python"
+_PYTHON = """backend: "python"
 {tensors}instance_group [{{ count: 1 kind: KIND_CPU }}]
 """
 
 
 def write_repository(booster_file: Path, n_features: int, out: Path) -> Path:
-    """Write the Triton model folder of a trained booster and return it.
+    """Write a trained booster into the Triton model repository `out` and return its model folder.
 
-    `out` becomes the model folder itself (its parent is Triton's `--model-repository`): `config.pbtxt` for the FIL
-    backend, `configs/cpu.pbtxt` for the python backend (`--model-config-name=cpu`), both with `input__0` FP32 [N, F] ->
-    `output__0` FP32 [N, 1].
+    The folder is named after its contents, so that one Triton holds the rankers of several bundles: `config.pbtxt` for
+    the FIL backend, `configs/cpu.pbtxt` for the python backend (`--model-config-name=cpu`), both with `input__0` FP32
+    [N, F] -> `output__0` FP32 [N, 1]. They carry no name: Triton then takes the folder's.
 
     Raises:
         InvalidInput: the booster file is missing, or is not in XGBoost's `ubj` or `json` format.
@@ -51,16 +50,25 @@ def write_repository(booster_file: Path, n_features: int, out: Path) -> Path:
     booster_file, out = Path(booster_file), Path(out)
     if not booster_file.is_file() or booster_file.suffix not in (".ubj", ".json"):
         raise InvalidInput(f"{booster_file}: save the ranker with Booster.save_model to a .ubj or .json file first")
-    (out / "1").mkdir(parents=True, exist_ok=True)
-    (out / "configs").mkdir(exist_ok=True)
+    beside = out / f".{os.getpid()}"
+    shutil.rmtree(beside, ignore_errors=True)
+    (beside / "1").mkdir(parents=True)
+    (beside / "configs").mkdir()
+    written = beside / "1" / BOOSTER_FILE
     if booster_file.suffix == ".ubj":
-        shutil.copyfile(booster_file, out / "1" / BOOSTER_FILE)
+        shutil.copyfile(booster_file, written)
     else:
         import xgboost
 
-        xgboost.Booster(model_file=booster_file).save_model(out / "1" / BOOSTER_FILE)
-    shutil.copyfile(Path(__file__).with_name("ranker_model.py"), out / "1" / "model.py")
+        xgboost.Booster(model_file=booster_file).save_model(written)
+    shutil.copyfile(Path(__file__).with_name("ranker_model.py"), beside / "1" / "model.py")
     tensors = _TENSORS.format(n_features=int(n_features))
-    (out / "config.pbtxt").write_text(_FIL.format(tensors=tensors))
-    (out / "configs" / "cpu.pbtxt").write_text(_PYTHON.format(tensors=tensors))
-    return out
+    (beside / "config.pbtxt").write_text(_FIL.format(tensors=tensors))
+    (beside / "configs" / "cpu.pbtxt").write_text(_PYTHON.format(tensors=tensors))
+    digest = hashlib.sha256()
+    for path in sorted(p for p in beside.rglob("*") if p.is_file()):
+        digest.update(path.read_bytes())
+    folder = out / f"ranker-{digest.hexdigest()[:12]}"
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(beside, folder)
+    return folder

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 
-from longtail.engine.ranker_repository import INPUT, MODEL_NAME, OUTPUT
+from longtail.engine.ranker_repository import INPUT, OUTPUT
 from longtail.errors import Unavailable
 from serving.process import LOOPBACK, free_port, spawn, stop, tail, wait_until
 
@@ -22,10 +22,11 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 class Triton:
-    """One tritonserver process that serves `<repository>/ranker`; `start` returns after a real inference came back.
+    """One tritonserver process that serves model folders; `start` returns after each answered a real inference.
 
-    `repository` is the folder that holds the model folder `ranker`: a bundle's `ranker/`. Other folders in it are
-    not loaded. `state` takes the log and the assembled backend folder. `config_name` picks `configs/<name>.pbtxt`.
+    `repository` holds the model folders: a bundle's `ranker/`, or a folder with those of several bundles. What lies in
+    it when the server starts is loaded; `load` and `unload` follow what changes later. `state` takes the log and the
+    assembled backend folder. `config_name` picks `configs/<name>.pbtxt`.
     """
 
     def __init__(
@@ -46,7 +47,13 @@ class Triton:
 
     @property
     def grpc_address(self) -> str:
+        """Where inferences are asked for."""
         return f"{LOOPBACK}:{self.grpc_port}"
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the model folders in the repository now."""
+        return sorted(p.name for p in self.repository.iterdir() if p.is_dir())
 
     def launch(self) -> Triton:
         """Start the process without waiting.
@@ -59,7 +66,7 @@ class Triton:
         flags = [
             f"--model-repository={self.repository}",
             "--model-control-mode=explicit",
-            f"--load-model={MODEL_NAME}",
+            *(f"--load-model={name}" for name in self.models),
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
             f"--http-address={LOOPBACK}",
@@ -91,9 +98,27 @@ class Triton:
         """`launch` and `wait`."""
         return self.launch().wait(timeout_s)
 
-    def answers(self) -> bool:
-        """Whether one row of zeros is scored now: Triton's own health stays 200 when its python stub is dead."""
-        base = f"http://{LOOPBACK}:{self.http_port}/v2/models/{MODEL_NAME}"
+    def answers(self, name: str | None = None) -> bool:
+        """Whether a model (or each in the repository) scores a row of zeros now.
+
+        Triton's own health stays 200 when a python stub is dead.
+        """
+        return all(self._answers(n) for n in ([name] if name else self.models))
+
+    def load(self, name: str) -> bool:
+        """Load a model folder of the repository, or load it again where it changed. True when it answers."""
+        return self._change(name, "load") and self._answers(name)
+
+    def unload(self, name: str) -> bool:
+        """Let go of a model; what is being inferred is finished first."""
+        return self._change(name, "unload")
+
+    def reload(self, name: str) -> bool:
+        """Unload and load a model: the only cure for a dead python stub. True when it answers again."""
+        return self.unload(name) and self.load(name)
+
+    def _answers(self, name: str) -> bool:
+        base = f"http://{LOOPBACK}:{self.http_port}/v2/models/{name}"
         try:
             with urllib.request.urlopen(base, timeout=1) as reply:
                 n_features = int(json.load(reply)["inputs"][0]["shape"][-1])
@@ -106,15 +131,13 @@ class Triton:
         except (OSError, ValueError, KeyError, IndexError):
             return False
 
-    def reload(self) -> bool:
-        """Unload and load the model: the only cure for a dead python stub. True when it answers again."""
-        base = f"http://{LOOPBACK}:{self.http_port}/v2/repository/models/{MODEL_NAME}"
+    def _change(self, name: str, verb: str) -> bool:
+        url = f"http://{LOOPBACK}:{self.http_port}/v2/repository/models/{name}/{verb}"
         try:
-            for verb in ("unload", "load"):
-                urllib.request.urlopen(urllib.request.Request(f"{base}/{verb}", b"{}"), timeout=20).close()
+            urllib.request.urlopen(urllib.request.Request(url, b"{}"), timeout=20).close()
         except OSError:
             return False
-        return self.answers()
+        return True
 
     def stop(self) -> None:
         """End the process and its stubs, and remove their shared memory."""

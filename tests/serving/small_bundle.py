@@ -74,7 +74,7 @@ def make(target: Path, made: Shop | None = None) -> Path:
         retriever.save(folder / "retrieval")
         names = feature_list(retriever.names)
         booster.save_model(target.parent / "booster.ubj")
-        write_repository(target.parent / "booster.ubj", len(names), folder / "ranker" / "ranker")
+        write_repository(target.parent / "booster.ubj", len(names), folder / "ranker")
         table = data.stage(data.until, []).item_table()
         write_catalogue(folder, made.catalogue, table.snapshot, data.until, data.content)
         write_people(folder, made.log, made.user_ids, made.segment, made.segments)

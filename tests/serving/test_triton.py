@@ -50,11 +50,11 @@ def booster(path: Path, seed: int = 0) -> xgboost.Booster:
     return trained
 
 
-def infer(port: int, rows: np.ndarray) -> np.ndarray:
+def infer(server, rows: np.ndarray, name: str | None = None) -> np.ndarray:
     body = {
         "inputs": [{"name": "input__0", "datatype": "FP32", "shape": list(rows.shape), "data": rows.ravel().tolist()}]
     }
-    url = f"http://127.0.0.1:{port}/v2/models/ranker/infer"
+    url = f"http://127.0.0.1:{server.http_port}/v2/models/{name or server.models[0]}/infer"
     with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode()), timeout=10) as reply:
         output = json.load(reply)["outputs"][0]
     assert output["name"] == "output__0" and output["shape"] == [len(rows), 1]
@@ -66,8 +66,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, xgboost.
     root = tmp_path_factory.mktemp("bundle")
     trained = booster(root / "trained.ubj")
     write_repository(root / "trained.ubj", F, root / "ranker")
-    (root / "catalogue").mkdir()
-    return root, trained
+    (root / "ranker" / "features.json").write_text("[]")  # as in a bundle
+    return root / "ranker", trained
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +88,11 @@ def rows(n: int, seed: int = 1) -> np.ndarray:
 
 def test_scores_are_those_of_the_booster_bit_for_bit(repository, triton):
     for n in (1, 3, 500):
-        np.testing.assert_array_equal(infer(triton.http_port, rows(n)), repository[1].inplace_predict(rows(n)))
+        np.testing.assert_array_equal(infer(triton, rows(n)), repository[1].inplace_predict(rows(n)))
 
 
 def test_a_response_leaves_no_error_in_the_log(triton):
-    infer(triton.http_port, rows(2))
+    infer(triton, rows(2))
     assert "Traceback" not in triton.log.read_text()
 
 
@@ -109,7 +109,7 @@ def test_missing_values_take_the_branch_they_were_trained_for(repository, triton
         tensor = InferInput("input__0", list(values.shape), "FP32")
         tensor.set_data_from_numpy(values)
         async with InferenceGRPCClient(triton.grpc_address, retries=0, timeout=5) as client:
-            reply = await client.infer(InferRequest("ranker", [tensor]))
+            reply = await client.infer(InferRequest(triton.models[0], [tensor]))
         return reply.outputs[0].as_numpy()
 
     np.testing.assert_array_equal(asyncio.run(ask())[:, 0], repository[1].inplace_predict(values))
@@ -129,8 +129,31 @@ def test_a_dead_stub_is_noticed_by_inference_and_healed_by_reload(repository, tr
         os.kill(pid, signal.SIGKILL)
     time.sleep(0.2)
     assert not triton.answers()
-    assert triton.reload()
-    np.testing.assert_array_equal(infer(triton.http_port, rows(9)), repository[1].inplace_predict(rows(9)))
+    assert triton.reload(triton.models[0])
+    np.testing.assert_array_equal(infer(triton, rows(9)), repository[1].inplace_predict(rows(9)))
+
+
+def test_several_rankers_come_and_go_while_others_answer(triton, repository, tmp_path):
+    other = booster(tmp_path / "other.ubj", seed=5)
+    folder = write_repository(tmp_path / "other.ubj", F, tmp_path / "ranker")
+    link = repository[0] / folder.name
+    link.symlink_to(folder)
+    first, second = [n for n in triton.models if n != folder.name][0], folder.name
+    try:
+        assert not triton.answers(second) and triton.load(second)
+        np.testing.assert_array_equal(infer(triton, rows(5), second), other.inplace_predict(rows(5)))
+        np.testing.assert_array_equal(infer(triton, rows(5), first), repository[1].inplace_predict(rows(5)))
+        assert triton.unload(second)
+        assert not triton.answers(second) and triton.answers(first)
+    finally:
+        link.unlink()
+    assert not triton.load(second) and triton.answers()
+
+
+def test_a_model_folder_is_named_after_all_that_is_in_it(tmp_path):
+    booster(tmp_path / "a.ubj")
+    names = [write_repository(tmp_path / "a.ubj", n, tmp_path / "r").name for n in (F, F, F + 1)]
+    assert names[0] == names[1] != names[2] and sorted(p.name for p in (tmp_path / "r").iterdir()) == sorted({*names})
 
 
 def is_stub(process: Path, parent: int) -> bool:
@@ -162,7 +185,7 @@ def test_the_gpu_configuration_reads_the_same_files_and_gives_the_same_scores(re
     (backends / "fil").mkdir()
     (backends / "fil" / "model.py").write_text(FIL_STANDIN)
     with Triton(repository[0], tmp_path, config_name=None) as server:
-        np.testing.assert_array_equal(infer(server.http_port, rows(200)), infer(triton.http_port, rows(200)))
+        np.testing.assert_array_equal(infer(server, rows(200)), infer(triton, rows(200)))
 
 
 def test_a_broken_repository_ends_in_one_error_with_the_log(tmp_path, triton):
