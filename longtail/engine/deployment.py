@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Annotated
@@ -96,6 +97,39 @@ class DeploymentWatch:
         if seen is None:
             raise InvalidInput(f"{self.path} is gone: what runs goes on")
         return Deployment.load(self.path)
+
+    def first(self) -> Deployment:
+        """The deployment to start with: what the file says, or what served well before where it cannot be read.
+
+        Raises:
+            InvalidInput: neither can be used; the message tells what is wrong with the file.
+        """
+        seen = self._stamp()
+        try:
+            found = Deployment.load(self.path)
+        except InvalidInput:
+            if self.accepted is None:
+                raise
+            return self.accepted  # and `changed` says what is wrong with the file
+        self._seen = seen
+        return found
+
+    def accept(self, deployment: Deployment) -> None:
+        """Remember, beside the file, a deployment that serves well: where the file cannot be used, it is `accepted`."""
+        with contextlib.suppress(OSError):  # a folder that cannot be written: then there is nothing to go back to
+            deployment.save(self._accepted)
+
+    @property
+    def accepted(self) -> Deployment | None:
+        """The last deployment that served well, None where none is known."""
+        try:
+            return Deployment.load(self._accepted)
+        except InvalidInput:
+            return None
+
+    @property
+    def _accepted(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.accepted")
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:

@@ -62,8 +62,10 @@ class Fleet:
         self._leaving: set[asyncio.Task[None]] = set()
         self._measured: set[tuple[str, str]] = set()
 
-    def start(self, deployment: Deployment) -> None:
+    def start(self, deployment: Deployment, before: Deployment | None = None) -> None:
         """Open the variants before serving. One that cannot be opened is refused; its people get the first that can.
+
+        `before` is what served last: it is opened where nothing of the deployment can be.
 
         Raises:
             LongtailError: none can be opened; the error is the first one's.
@@ -76,7 +78,10 @@ class Fleet:
                 errors.append(error)
                 self._refuse(str(variant.bundle), error)
         if not arms:
-            raise errors[0]
+            if before is None:
+                raise errors[0]
+            self.start(before)
+            return
         self.arms = tuple(arms)
         self.measure()
 
@@ -177,8 +182,8 @@ class Fleet:
             except LongtailError as error:
                 self._refuse("the deployment file", error)
                 found = None
-            if found is not None:
-                await self.take(found)
+            if found is not None and watch is not None and await self.take(found):
+                watch.accept(found)
             self.measure()
             await asyncio.sleep(every_s)
 

@@ -99,7 +99,6 @@ def model_of(args: argparse.Namespace) -> RecommenderModel:
     """
     surfaces = SurfacesWatch(args.surfaces) if args.surfaces else None
     watch = DeploymentWatch(args.deployment) if args.deployment else None
-    deployment = (watch.changed() if watch else None) or Deployment.single(args.bundle)
     opener = Opener(
         args.state, args.retriever, args.ranker, config_of(args), args.clock, pseudonym_of(args.pseudonym_key),
         open_live(args.live) if args.live else None, open_lists(args.lists) if args.lists else None,
@@ -107,7 +106,13 @@ def model_of(args: argparse.Namespace) -> RecommenderModel:
         lambda: surfaces.current if surfaces else None, args.seed,
     )  # fmt: skip
     fleet = Fleet(opener, args.salt)
-    fleet.start(deployment)
+    if watch is None:
+        fleet.start(Deployment.single(args.bundle))
+    else:
+        wanted = watch.first()
+        fleet.start(wanted, watch.accepted)
+        if fleet.refused is None:
+            watch.accept(wanted)
     opener.beside = True
     return RecommenderModel(fleet, lambda: upkeep(fleet, watch, surfaces))
 

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 
+from longtail.engine.deployment import Deployment, DeploymentWatch
 from longtail.errors import LongtailError
+from serving import logs
+from serving.retriever.bundles import Bundles
 from serving.retriever.model import RetrieverModel
 from serving.server import Server
 
 
 def main() -> None:
-    """Load a bundle and serve its sources."""
-    parser = argparse.ArgumentParser(prog="serving.retriever", description="Serve a bundle's candidate sources.")
-    parser.add_argument("--bundle", type=Path, required=True)
+    """Load the bundles and serve their sources."""
+    parser = argparse.ArgumentParser(prog="serving.retriever", description="Serve the candidate sources of bundles.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--bundle", type=Path, help="folder of one bundle")
+    what.add_argument("--deployment", type=Path, help="YAML: variants and their bundles; followed while serving")
     parser.add_argument("--http_port", type=int, default=8080)
     parser.add_argument("--grpc_port", type=int, default=8081)
     args, _ = parser.parse_known_args()
-    model = RetrieverModel(args.bundle)
+    logs.configure("retriever")
     try:
-        model.load()
+        watch = DeploymentWatch(args.deployment) if args.deployment else None
+        bundles = Bundles()
+        if watch is None:
+            bundles.start(Deployment.single(args.bundle))
+        else:
+            bundles.start(watch.first(), watch.accepted)
     except LongtailError as error:
         sys.exit(f"retriever: {error}")
-    Server(args.http_port, args.grpc_port).serve(model)
+    gc.collect()
+    gc.freeze()
+    Server(args.http_port, args.grpc_port).serve(RetrieverModel(bundles, watch))

@@ -3,70 +3,67 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import kserve
-import numpy as np
 from kserve import InferRequest, InferResponse, Model
 
-from longtail.engine.bundle import Manifest, verify
+from longtail.engine.deployment import DeploymentWatch
 from longtail.engine.wire import pack_candidates, unpack_ask
 from longtail.errors import InvalidInput
-from longtail.events import Histories, Requests
+from longtail.events import Requests
 from longtail.retrieval import Ask, Candidates, Retriever
+from serving.retriever.bundles import Bundles
 from serving.tensors import arrays_of, response_of, version_of
 
 NAME = "retriever"
-logger = logging.getLogger("longtail.retriever")
 
 
 class RetrieverModel(Model):
-    """Holds one bundle's sources. In: `pack_ask`; out: `pack_candidates`."""
+    """Proposes with the bundle that a request names. In: `pack_ask`; out: `pack_candidates`."""
 
-    def __init__(self, bundle: Path) -> None:
+    def __init__(self, bundles: Bundles, watch: DeploymentWatch | None = None) -> None:
         super().__init__(NAME)
-        self.bundle = Path(bundle)
-        self.manifest: Manifest | None = None
+        self._bundles, self._watch = bundles, watch
         # One worker: the sources' arithmetic is bound to a core, the event loop stays free for health checks.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="retriever")
-
-    def load(self) -> bool:
-        """Verify the bundle, load its sources, and answer one request before saying ready.
-
-        Raises:
-            InvalidBundle: a part of the bundle is missing, altered, or does not fit.
-        """
-        import pyarrow.parquet as pq
-
-        self.manifest = verify(self.bundle)
-        self.n_items = pq.read_metadata(self.bundle / "catalogue" / "items.parquet").num_rows
-        self.retriever = Retriever.load(self.bundle / "retrieval")
-        newcomer = Requests(
-            np.array([time.time_ns() // 1000]), np.array([-1], np.int32), np.array([-1], np.int32), Histories.empty(1)
-        )
-        self.retriever.candidates(newcomer, 10)
+        self._upkeep: asyncio.Task[None] | None = None
+        self.engine = watch is not None  # KServe then starts `start_engine` beside its servers
         self.ready = True
-        return self.ready
 
     async def predict(self, payload: object, headers: dict[str, str] | None = None) -> InferResponse:
-        """Candidates of a batch; a request for another bundle version is refused."""
-        if not isinstance(payload, InferRequest) or self.manifest is None:
+        """Candidates of a batch; a request for a bundle that is not held is refused."""
+        if not isinstance(payload, InferRequest):
             raise kserve.errors.InvalidInput("the retriever speaks the Open Inference Protocol v2: send tensors")
         asked = version_of(payload)
-        if asked and asked != self.manifest.version:
+        held = self._bundles.find(asked)
+        if held is None:
             raise kserve.errors.InvalidInput(
-                f"bundle_version: this retriever serves {self.manifest.version}, not {asked}"
+                f"bundle_version: this retriever serves {', '.join(self._bundles.versions)}, not {asked}"
             )
         try:
-            requests, ask = unpack_ask(arrays_of(payload), self.n_items, len(self.retriever.sources))
+            requests, ask = unpack_ask(arrays_of(payload), held.n_items, len(held.retriever.sources))
         except InvalidInput as error:
             raise kserve.errors.InvalidInput(str(error)) from None
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._worker, self._candidates, requests, ask)
-        return response_of(payload, pack_candidates(found), self.manifest.version)
+        found = await loop.run_in_executor(self._worker, _candidates, held.retriever, requests, ask)
+        return response_of(payload, pack_candidates(found), held.version)
 
-    def _candidates(self, requests: Requests, ask: Ask) -> Candidates:
-        return self.retriever.candidates(requests, ask.n, ask.also, ask.weights)
+    async def start_engine(self) -> None:
+        """Follow the deployment file until the server stops."""
+        if self._watch is not None:
+            self._upkeep = asyncio.create_task(self._bundles.follow(self._watch))
+            try:
+                await self._upkeep
+            except asyncio.CancelledError:
+                return
+
+    def stop(self) -> None:
+        """End the upkeep; KServe calls it after the last request."""
+        self.ready = False
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+
+
+def _candidates(retriever: Retriever, requests: Requests, ask: Ask) -> Candidates:
+    return retriever.candidates(requests, ask.n, ask.also, ask.weights)

@@ -59,3 +59,19 @@ def test_a_watch_says_each_change_once(tmp_path):
     second = Deployment.single(tmp_path / "b")
     second.save(file)
     assert watch.changed() == second
+
+
+def test_servers_that_start_go_back_to_what_served_well_where_the_file_cannot_be_used(tmp_path):
+    file = tmp_path / "deployment.yaml"
+    with pytest.raises(InvalidInput, match="cannot be read|does not exist|No such file"):
+        DeploymentWatch(file).first()
+    good = Deployment.single(tmp_path / "a")
+    good.save(file)
+    watch = DeploymentWatch(file)
+    assert watch.first() == good and watch.changed() is None and watch.accepted is None
+    watch.accept(good)
+    file.write_text("variants: 7")
+    again = DeploymentWatch(file)
+    assert again.first() == good
+    with pytest.raises(InvalidInput, match="line 1"):
+        again.changed()

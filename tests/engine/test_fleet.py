@@ -211,3 +211,12 @@ def test_ages_say_how_old_what_serves_is(opened, folders):
     fleet = started(opened, Deployment.single(folders[0]))
     ages = fleet.arms[0].engine.ages()
     assert ages["features"] == 0 and ages["model"] > 0 and Manifest.read(folders[0]).created.startswith("2024-03-01")
+
+
+def test_a_server_that_starts_on_a_corrupt_bundle_serves_what_served_before(opened, folders):
+    fleet = Fleet(opened)
+    with pytest.raises(InvalidBundle):
+        fleet.start(Deployment.single(folders[2]))
+    fleet.start(Deployment.single(folders[2]), Deployment.single(folders[0]))
+    assert [arm.engine.bundle.version for arm in fleet.arms] == ["a"]
+    assert fleet.refused is not None and "altered" in fleet.refused.why

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
+from benchmarks.load import Verdict, body_of, steady
+from longtail.engine.bundle import ranker_name
+from longtail.engine.deployment import Deployment, Variant
 from longtail.errors import InvalidBundle, InvalidInput, Unavailable
 from serving.local import LocalServing
 from serving.ranker.triton import wheel
+from tests.serving import small_bundle
 
 pytestmark = pytest.mark.serving
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,13 +76,13 @@ def _link(path: Path) -> str:
         return ""
 
 
-def wait_for_level(serving: LocalServing, level: str, timeout_s: float = 60) -> float:
-    start = time.monotonic()
-    while time.monotonic() - start < timeout_s:
-        answer = serving.recommend({"user_id": "u3", "k": 5})
+def wait_for_level(serving: LocalServing, level: str, user: str = "u3", timeout_s: float = 120) -> None:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        answer = serving.recommend({"user_id": user, "k": 5})
         assert len(answer["items"]) == 5  # at every moment, on every rung
         if answer["level"] == level:
-            return time.monotonic() - start
+            return
         time.sleep(0.1)
     raise AssertionError(f"never got {level}, last {answer['level']}: {answer.get('cause')}")
 
@@ -134,35 +142,102 @@ def test_servers_carry_no_training_library(serving):
 def test_dead_parts_lower_the_level_and_never_blank_the_list(serving):
     os.killpg(serving.triton.process.pid, signal.SIGKILL)
     serving.triton.process.wait()
-    assert wait_for_level(serving, "unranked", 10) < 5
+    wait_for_level(serving, "unranked")
     retriever = serving.processes["retriever"]
     os.kill(retriever.pid, signal.SIGSTOP)  # a stalled part counts like a dead one, at its deadline
-    assert wait_for_level(serving, "popular_segment", 10) < 5
+    wait_for_level(serving, "last_good")
+    wait_for_level(serving, "popular_segment", "u11")  # known to the shop, and never asked for until now
     os.killpg(retriever.pid, signal.SIGKILL)
     retriever.wait()
-    assert serving.recommend({"k": 3})["level"] == "popular"
+    assert serving.recommend({"k": 3, "user_id": "a stranger"})["level"] == "popular"
     assert status(serving.ready_url) == 200  # the fallback must stay in rotation
     with urllib.request.urlopen(f"http://127.0.0.1:{serving.http_port}/metrics", timeout=5) as reply:
         text = reply.read().decode()
     assert 'longtail_degraded_total{cause="unavailable",stage="ranker"}' in text
     serving._launch("triton")
     serving._launch("retriever")
-    wait_for_level(serving, "full", 90)
+    wait_for_level(serving, "full")
 
 
-def test_the_supervisor_brings_dead_parts_back(serving):
-    import threading
-
+@pytest.fixture
+def watched(serving):
+    """The same servers with their supervisor."""
     serving._stopping.clear()
     watcher = threading.Thread(target=serving._watch)
     watcher.start()
-    try:
-        os.killpg(serving.triton.process.pid, signal.SIGKILL)
-        wait_for_level(serving, "unranked", 10)
-        wait_for_level(serving, "full", 90)
-    finally:
-        serving._stopping.set()
-        watcher.join()
+    yield serving
+    serving._stopping.set()
+    watcher.join()
+
+
+def test_the_supervisor_brings_dead_parts_back(watched):
+    os.killpg(watched.triton.process.pid, signal.SIGKILL)
+    wait_for_level(watched, "unranked")
+    wait_for_level(watched, "full")
+    stubs = [p for p in psutil.Process(watched.triton.process.pid).children() if "stub" in p.name()]
+    assert stubs
+    for stub in stubs:
+        stub.kill()
+    wait_for_level(watched, "unranked")  # Triton itself still says that it is well
+    wait_for_level(watched, "full")
+
+
+def version(folder: Path) -> str:
+    return json.loads((folder / "manifest.json").read_text())["version"]
+
+
+def test_bundles_swap_under_load_without_a_failed_or_mixed_request(watched, bundle_folder, tmp_path):
+    other, altered = tmp_path / "other", tmp_path / "altered"
+    small_bundle.make(other, small_bundle.shop(seed=1))
+    shutil.copytree(bundle_folder, altered)
+    (altered / "fallback.json").write_text("{}")
+    versions = [version(bundle_folder), version(other)]
+    assert len({*versions}) == 2 and len({ranker_name(bundle_folder), ranker_name(other)}) == 2
+    verdict, said = Verdict(), []
+
+    def hear(answer):
+        verdict.hear(answer)
+        said.append((answer.prediction()["model_version"], answer.prediction()["variant"]))
+
+    def serve(*expected: str) -> None:
+        end = time.monotonic() + 120
+        while {v["version"] for v in watched.status()["variants"].values()} != {*expected}:
+            assert time.monotonic() < end, watched.status()
+            time.sleep(0.2)
+
+    def swaps() -> None:
+        watched.offer(other)
+        serve(versions[1])
+        watched.offer(altered)
+        end = time.monotonic() + 120
+        while watched.status()["refused"] is None:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        assert "altered" in watched.status()["refused"]["why"]
+        halves = {"champion": Variant(bundle=other, share=0.5), "challenger": Variant(bundle=bundle_folder, share=0.5)}
+        watched.offer(Deployment(variants=halves))
+        serve(*versions)
+        time.sleep(1)
+
+    async def both() -> None:
+        stopped = asyncio.Event()
+        bodies = (body_of(user_id=f"u{n % 40}", k=5) for n in range(10**9))
+        load = asyncio.create_task(steady([("127.0.0.1", watched.http_port)], bodies, 20, stopped, hear))
+        try:
+            await asyncio.to_thread(swaps)
+        finally:
+            stopped.set()
+            await load
+
+    asyncio.run(both())
+    assert verdict.failed == verdict.empty == 0 and verdict.answers > 50, verdict
+    assert {v for v, _ in said} == {*versions}
+    assert {(versions[1], "champion"), (versions[0], "challenger")} <= {*said}
+    of_user = {}
+    for n in range(40):  # everybody stays with one variant
+        answers = [watched.recommend({"user_id": f"u{n}", "k": 1}) for _ in range(2)]
+        of_user[n] = {a["variant"] for a in answers}
+    assert all(len(names) == 1 for names in of_user.values()) and len(set.union(*of_user.values())) == 2
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
@@ -172,7 +247,7 @@ def test_a_parent_that_ends_leaves_no_process(bundle_folder, tmp_path, how):
         "signal.signal(signal.SIGTERM, lambda *a: sys.exit(0))\n"
         f"s = LocalServing(Path({str(bundle_folder)!r}), Path({str(tmp_path)!r}), clock='data')\n"
         "s.report = lambda m: None\n"
-        "try:\n    s._launch('triton'); s._launch('retriever'); s._launch('recommender')\n"
+        "try:\n    s.launch()\n"
         "    print(*[p.pid for p in (*s.processes.values(), s.triton.process)], flush=True)\n    time.sleep(600)\n"
         "finally:\n    s.stop()\n"
     )
