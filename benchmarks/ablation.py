@@ -1,28 +1,49 @@
-"""What each source and each group of features adds: the ranker trained again without it, judged on the newest window.
+"""What each source and each group of features adds: the ranker trained again without it, judged on the newest windows.
 
-    python -m benchmarks.ablation new-week path/to/online-retail [--windows 5] [--requests 2000] [--repeats 3]
+    python -m benchmarks.ablation new-week path/to/online-retail --keep FOLDER [--windows 8] [--judged 3]
+        [--requests 2000] [--rounds 100] [--negatives 0.1] [--repeats 3]
 
 A source that is left out takes its two columns with it, and the candidates that only it proposed. All variants are
 judged on the same requests; the interval is that of the paired difference to the whole system. It knows nothing of the
 luck of training, which is why every ranker is trained `--repeats` times and their figures averaged: the row "nothing,
-other seeds" shows what luck is left.
+other seeds" shows what luck is left. What was proposed and every finished row stay in FOLDER: a run that was stopped
+goes on from there. Fewer `--rounds` learn as far, by a learning rate that is higher in proportion.
 """
 
 import argparse
+import hashlib
+import json
+import os
+import pickle
 import sys
 import tempfile
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from longtail.benchmark import PROTOCOLS, Protocol, load_training_part, train_tower
+from longtail.errors import InvalidInput
 from longtail.evaluation.bootstrap import paired_difference
 from longtail.features.request import feature_list
 from longtail.ranking.groups import Wanted
 from longtail.ranking.ranker import TrainingRows, train_ranker
 from longtail.ranking.two_stage import training_rows
-from longtail.training import Proposals, TrainingSet, prepare, propose
+from longtail.training import Proposals, TrainingConfig, TrainingSet, prepare, propose
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All candidates of the requests of one window, what each request led to, and the request of each group."""
+
+    rows: TrainingRows
+    ranks: np.ndarray
+    wanted: Wanted
+    groups: np.ndarray
 
 
 def main() -> None:
@@ -30,9 +51,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("protocol", choices=sorted(PROTOCOLS))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--windows", type=int, default=5)
+    parser.add_argument("--keep", type=Path, required=True, help="folder for what is finished")
+    parser.add_argument("--windows", type=int, default=5, help="windows, those that are judged among them")
+    parser.add_argument("--judged", type=int, default=1, help="newest windows, which are judged and not learned from")
     parser.add_argument("--requests", type=int, help="requests of a window, at most; default: the protocol's")
     parser.add_argument("--rounds", type=int, help="trees of every ranker; default: the protocol's")
+    parser.add_argument("--negatives", type=float, help="share of unwanted candidates; default: the protocol's")
     parser.add_argument("--repeats", type=int, default=3, help="trainings of every ranker")
     parser.add_argument("--no-two-tower", action="store_true")
     given = parser.parse_args()
@@ -40,73 +64,104 @@ def main() -> None:
     config = replace(protocol.config, windows=given.windows)
     if given.requests:
         config = replace(config, requests=given.requests)
+    if given.negatives:
+        config = replace(config, negatives=given.negatives)
     if given.rounds:
-        config = replace(config, ranker=replace(config.ranker, rounds=given.rounds))
+        eta = config.ranker.eta * config.ranker.rounds / given.rounds
+        config = replace(config, ranker=replace(config.ranker, rounds=given.rounds, eta=eta))
     protocol = replace(protocol, config=config)
+    whole = [given.protocol, str(given.folder), given.judged, given.repeats, given.no_two_tower, asdict(config)]
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
+    keep = given.keep / digest  # other settings never read these rows
+    keep.mkdir(parents=True, exist_ok=True)
+    learned, judged = kept(
+        keep / "proposed.pickle", lambda: proposed(protocol, given.folder, not given.no_two_tower, given.judged)
+    )
+    table(learned, judged, config, given.repeats, keep)
+
+
+def kept(path: Path, make: Callable[[], T]) -> T:
+    """What an earlier run left in `path`, else what `make` gives, written there."""
+    if path.is_file():
+        return pickle.loads(path.read_bytes())
+    found = make()
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(pickle.dumps(found, protocol=5))
+    os.replace(beside, path)
+    return found
+
+
+def proposed(protocol: Protocol, folder: Path, two_tower: bool, judged: int) -> tuple[Proposals, list[Judged]]:
+    """What the older windows teach, and all candidates of the newest `judged` ones."""
     with tempfile.TemporaryDirectory() as scratch:
-        run(protocol, given.folder, Path(scratch), not given.no_two_tower, given.repeats)
+        shop, until, _, _ = load_training_part(protocol, folder, Path(scratch))
+        data = prepare(shop, until, protocol.config)
+        windows = data.windows()
+        if len(windows) <= judged:
+            raise InvalidInput(f"only {len(windows)} windows fit into the log: judge fewer, or ask for more --windows")
+        shared = [train_tower(data, Path(scratch) / "tower")] if two_tower else []
+        learned = propose(data, shared, windows[judged:], lambda line: print(line, file=sys.stderr))
+        return learned, [judged_window(data, shared, window) for window in windows[:judged]]
 
 
-def run(protocol: Protocol, folder: Path, scratch: Path, two_tower: bool, repeats: int) -> None:
-    """Propose once, then train and judge every variant."""
-    shop, until, _, _ = load_training_part(protocol, folder, scratch)
-    data = prepare(shop, until, protocol.config)
-    shared = [train_tower(data, scratch / "tower")] if two_tower else []
-    newest, *older = data.windows()
-    learned = propose(data, shared, older, lambda line: print(line, file=sys.stderr))
-    test, wanted, groups = judged(data, shared, newest)
+def judged_window(data: TrainingSet, shared: list, window: tuple[int, int]) -> Judged:
+    """Every candidate of the window's requests to which something wanted was proposed."""
+    stage = data.stage(window[0], shared)
+    requests, wanted = data.requests(*window)
+    wanted = replace(wanted, shown=None)  # what was on show is for learning: judged is what retrieval proposes
+    rows, _, ranks, _ = training_rows(stage, requests, wanted, 1.0, None, 0)
+    hit = np.zeros(len(requests), bool)
+    for first, _, candidates in stage.chunks(requests, None):
+        found = wanted.label(candidates.rows + first, candidates.items) > 0
+        hit[np.unique(candidates.rows[found]) + first] = True
+    return Judged(rows, ranks, wanted, np.flatnonzero(hit))
+
+
+def table(learned: Proposals, judged: list[Judged], config: TrainingConfig, repeats: int, keep: Path) -> None:
+    """Train and judge every variant that no earlier run has, and print a row for each."""
     features = feature_list(learned.sources)
-    names, depth = [f.name for f in features], protocol.config.depth
+    names = [f.name for f in features]
 
-    def ndcg(columns: np.ndarray, source: int | None, seed: int = 0) -> np.ndarray:
+    def ndcg(row: str, columns: np.ndarray, source: int | None = None, seed: int = 0) -> np.ndarray:
         """Of every request, averaged over trainings from `seed` on."""
-        others = np.ones(len(learned.sources), bool)
-        if source is not None:
-            others[source] = False
-        rows = masked(learned, columns, others, depth)
-        named = [f for f, c in zip(features, columns, strict=True) if c]
-        keep = (test.ranks[:, others] < depth).any(axis=1)
-        asked = test.rows.features[keep][:, columns]
-        score = np.full(len(keep), -np.inf, np.float32)
-        found = []
-        for luck in range(seed, seed + repeats):
-            booster = train_ranker(rows, named, replace(protocol.config.ranker, seed=luck))
-            score[keep] = booster.inplace_predict(asked)
-            found.append(ndcg_at_10(score, test.rows, wanted, groups))
-        return np.mean(found, axis=0)
+        others = np.arange(len(learned.sources)) != (-1 if source is None else source)
+
+        def train_and_judge() -> np.ndarray:
+            rows = masked(learned, columns, others, config.depth)
+            named = [f for f, c in zip(features, columns, strict=True) if c]
+            found = []
+            for luck in range(seed, seed + repeats):
+                booster = train_ranker(rows, named, replace(config.ranker, seed=luck))
+                parts = []
+                for part in judged:
+                    among = (part.ranks[:, others] < config.depth).any(axis=1)
+                    score = np.full(len(among), -np.inf, np.float32)
+                    score[among] = booster.inplace_predict(part.rows.features[among][:, columns])
+                    parts.append(ndcg_at_10(score, part))
+                found.append(np.concatenate(parts))
+            return np.mean(found, axis=0)
+
+        return kept(keep / f"{row.replace(' ', '_').replace(':', '')}.pickle", train_and_judge)
 
     everything = np.ones(len(names), bool)
-    whole = ndcg(everything, None)
-    print(
-        f"\nwhole system: ndcg@10 {whole.mean():.4f} on {len(whole)} requests\n\n| without | ndcg@10 | it adds | 95% |"
-    )
-    print("| --- | --- | --- | --- |")
-    report("nothing, other seeds", ndcg(everything, None, repeats), whole)
+    whole = ndcg("whole", everything)
+    print(f"whole system: ndcg@10 {whole.mean():.4f} on {len(whole)} requests; "
+          f"it learns from {len(learned.rows.sizes)} requests, {len(learned.rows.gain)} candidates\n")  # fmt: skip
+    print("| without | ndcg@10 | it adds | 95% |\n| --- | --- | --- | --- |")
+    row = "nothing, other seeds"
+    report(row, ndcg(row, everything, seed=repeats), whole)
     for group in sorted({f.group for f in features}):
-        columns = np.array([f.group != group for f in features])
-        report(f"features: {group}", ndcg(columns, None), whole)
+        row = f"features: {group}"
+        report(row, ndcg(row, np.array([f.group != group for f in features])), whole)
     for s, source in enumerate(learned.sources):
-        columns = np.array([n not in (f"source_{source}", f"rank_{source}") for n in names])
-        report(f"source: {source}", ndcg(columns, s), whole)
+        row = f"source: {source}"
+        report(row, ndcg(row, np.array([n not in (f"source_{source}", f"rank_{source}") for n in names]), s), whole)
 
 
 def report(name: str, found: np.ndarray, whole: np.ndarray) -> None:
     """One row of the table."""
     gain = paired_difference(whole, found)
     print(f"| {name} | {found.mean():.4f} | {gain.mean:+.4f} | {gain.low:+.4f} .. {gain.high:+.4f} |", flush=True)
-
-
-def judged(data: TrainingSet, shared: list, window: tuple[int, int]) -> tuple[Proposals, Wanted, np.ndarray]:
-    """All candidates of the requests of a window, and for each group the request that it answers."""
-    stage = data.stage(window[0], shared)
-    requests, wanted = data.requests(*window)
-    wanted = replace(wanted, shown=None)  # what was on show is for learning: judged is what retrieval proposes
-    rows, scores, ranks, recall = training_rows(stage, requests, wanted, 1.0, None, 0)
-    hit = np.zeros(len(requests), bool)
-    for first, _, candidates in stage.chunks(requests, None):
-        found = wanted.label(candidates.rows + first, candidates.items) > 0
-        hit[np.unique(candidates.rows[found]) + first] = True
-    return Proposals(rows, scores, ranks, stage.retriever.names, recall), wanted, np.flatnonzero(hit)
 
 
 def masked(learned: Proposals, columns: np.ndarray, others: np.ndarray, depth: int) -> TrainingRows:
@@ -120,16 +175,16 @@ def masked(learned: Proposals, columns: np.ndarray, others: np.ndarray, depth: i
     return TrainingRows(rows.features[keep][:, columns], rows.gain[keep], sizes[sizes > 0], rows.weight[sizes > 0])
 
 
-def ndcg_at_10(score: np.ndarray, rows: TrainingRows, wanted: Wanted, groups: np.ndarray) -> np.ndarray:
+def ndcg_at_10(score: np.ndarray, part: Judged) -> np.ndarray:
     """Binary NDCG@10 of every request, 0 where nothing wanted was proposed; float64 [B]."""
-    out = np.zeros(len(wanted.indptr) - 1)
+    out = np.zeros(len(part.wanted.indptr) - 1)
     discount = 1 / np.log2(np.arange(2, 12))
-    bounds = np.concatenate([[0], np.cumsum(rows.sizes)])
-    for g, request in enumerate(groups):
-        part = slice(bounds[g], bounds[g + 1])
-        top = np.argsort(-score[part], kind="stable")[:10]
-        hits = (rows.gain[part][top] > 0) & np.isfinite(score[part][top])
-        ideal = discount[: min(10, wanted.indptr[request + 1] - wanted.indptr[request])].sum()
+    bounds = np.concatenate([[0], np.cumsum(part.rows.sizes)])
+    for g, request in enumerate(part.groups):
+        own = slice(bounds[g], bounds[g + 1])
+        top = np.argsort(-score[own], kind="stable")[:10]
+        hits = (part.rows.gain[own][top] > 0) & np.isfinite(score[own][top])
+        ideal = discount[: min(10, part.wanted.indptr[request + 1] - part.wanted.indptr[request])].sum()
         out[request] = (hits * discount[: len(hits)]).sum() / ideal
     return out
 

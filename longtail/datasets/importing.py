@@ -27,7 +27,7 @@ from longtail.events.sessions import sessionise
 from longtail.events.validation import REASON, conform, contract, output_columns, repeated_rows, with_reason
 from longtail.identity import Pseudonymiser, guest_id, load_key
 from longtail.identity.resolution import resolve
-from longtail.schema import EVENT_EXTRAS, EVENT_SCHEMA, GUEST_PREFIX
+from longtail.schema import EVENT_EXTRAS, EVENT_SCHEMA, EVENT_TYPES, GUEST_PREFIX
 
 IDS = {"user_id": "user", "session_id": "session", "device_id": "device"}
 ROW_GROUP = 500_000
@@ -214,9 +214,10 @@ def _refuse(n_read: int, n_bad: int, reasons: dict[str, int], limit: float, quar
     beside = out.with_name(f"{out.name}.quarantine.parquet")
     pq.write_table(quarantine, beside, compression="zstd")
     most = max(reasons, key=lambda r: (reasons[r], r))
+    known = f"; known are {', '.join(EVENT_TYPES)}" if most == "event_type is unknown" else ""
     raise InvalidInput(
         f"{n_bad:,} of {n_read:,} rows are bad ({n_bad / n_read:.1%}, the limit is {limit:.1%}), most often: {most} "
-        f"({reasons[most]:,}); see {beside}"
+        f"({reasons[most]:,}){known}; see {beside}"
     )
 
 

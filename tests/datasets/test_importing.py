@@ -88,6 +88,11 @@ def test_until_keeps_what_is_strictly_before(tmp_path: Path) -> None:
         ([], "event_id,who,sku,at,kind,value", "is empty"),
         (good_rows(5), "event_id,who,article,at,kind,value", "line 2, columns.item_id: e.csv has no column 'sku'"),
         ([r.replace("2024", "2150") for r in good_rows(5)], "event_id,who,sku,at,kind,value", "in the future"),
+        (
+            [r.replace("click", "cart") for r in good_rows(5)],
+            "event_id,who,sku,at,kind,value",
+            "known are impression, view, click, add_to_cart, purchase",
+        ),
         (good_rows(5) + ["a,u,i,x,click,1"] * 2, "event_id,who,sku,at,kind,value", "2 of 7 rows are bad (28.6%"),
     ],
 )
