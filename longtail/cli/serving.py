@@ -1,7 +1,8 @@
-"""`longtail serve` and `longtail recommend`: start the servers on this machine, and ask them."""
+"""`longtail serve`, `deploy` and `recommend`: start the servers on this machine, change what they serve, ask them."""
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,14 @@ from longtail.errors import InvalidInput, Unavailable
 DEFAULT_URL = "http://127.0.0.1:8080"
 KEY_VARIABLE = "LONGTAIL_PSEUDONYM_KEY"
 PATH = "/v1/models/recommender:predict"
+DEPLOYMENT = "deployment.yaml"  # in the state folder of `longtail serve`
+DEFAULT_STATE = Path("runs/serving")
+
+VersionArgument = Annotated[str, typer.Argument(help="Alias or number in the registry, or the folder of a bundle.")]
+ChallengerOption = Annotated[str, typer.Option(help="A second version beside it, named in the same ways.")]
+ShareOption = Annotated[float, typer.Option(min=0, max=1, help="Share of the people that the challenger answers.")]
+StateOption = Annotated[Path, typer.Option(help="Folder for logs, events, shown lists and online stores.")]
+UrlOption = Annotated[str, typer.Option(envvar="LONGTAIL_URL", help="Address of a running recommender.")]
 
 
 def recommend(
@@ -22,7 +31,7 @@ def recommend(
     surface: Annotated[str, typer.Option(help="Where the list is shown.")] = "homepage",
     click: Annotated[list[str] | None, typer.Option(help="Item clicked in this session; repeat for more.")] = None,
     region: Annotated[str, typer.Option(help="Region of the person.")] = "",
-    url: Annotated[str, typer.Option(envvar="LONGTAIL_URL", help="Address of a running recommender.")] = DEFAULT_URL,
+    url: UrlOption = DEFAULT_URL,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a running recommender (see `longtail serve`) for a list."""
@@ -72,30 +81,100 @@ def _detail(body: bytes) -> str:
 
 
 def serve(
-    version: Annotated[
-        str, typer.Argument(help="Alias or number in the registry, or the folder of a bundle.")
-    ] = "champion",
+    version: VersionArgument = "champion",
+    challenger: ChallengerOption = "",
+    share: ShareOption = 0.1,
     registry: RegistryOption = DEFAULT_REGISTRY,
     port: Annotated[int, typer.Option(help="Port on loopback where recommendations are asked for.")] = 8080,
-    state: Annotated[Path, typer.Option(help="Folder for logs and online stores.")] = Path("runs/serving"),
+    events_port: Annotated[int, typer.Option(help="Port on loopback where the collector takes events.")] = 8082,
+    state: StateOption = DEFAULT_STATE,
+    surfaces: Annotated[Path | None, typer.Option(help="YAML of surfaces, followed. Default: the bundle's.")] = None,
+    live: Annotated[str, typer.Option(help="Store of live events that another collector fills: none is started.")] = "",
+    lists: Annotated[str, typer.Option(help="Store of lists that `longtail precompute` filled.")] = "",
+    guard: Annotated[Path | None, typer.Option(help="YAML: API keys, rate and size limits. Default: open.")] = None,
     key_file: KeyFileOption = DEFAULT_KEY_FILE,
     clock: Annotated[
         str, typer.Option(help="wall, or data: go on from where the bundle's data ends, for shops of the past.")
     ] = "wall",
 ) -> None:
-    """Run retriever, ranker and recommender on loopback until Ctrl-C.
+    """Run retriever, ranker, recommender and collector on loopback until Ctrl-C.
 
-    It is ready when it says so: a real recommendation came through.
+    It is ready when it says so: a real recommendation came through. `longtail deploy` puts another version in its
+    place while it serves.
     """
     if clock not in ("wall", "data"):
         raise typer.BadParameter(f"--clock {clock}: choose wall or data")
-    parameters = {"--bundle": bundle_of(version, registry), "--state": state, "--port": port, "--clock": clock}
+    parameters: dict[str, Any] = {
+        "--bundle": bundle_of(version, registry), "--state": state, "--port": port, "--clock": clock,
+    }  # fmt: skip
+    if challenger:
+        parameters |= {"--challenger": bundle_of(challenger, registry), "--share": share}
+    given = {"--surfaces": surfaces, "--lists": lists, "--guard": guard, "--live": live}
+    parameters |= {flag: value for flag, value in given.items() if value}
     if key_file.is_file() or os.environ.get(KEY_VARIABLE):
         parameters["--pseudonym-key"] = key_file
+        if not live:
+            parameters["--events-port"] = events_port
     else:
         typer.echo(f"no pseudonym key in {key_file}: ids in requests are taken to be pseudonyms", err=True)
+        typer.echo("and no collector is started: it would have to make up a key", err=True)
     # longtail never imports the servers: this process becomes the one that runs them.
     replace_by("serving.serve", parameters)
+
+
+def deploy(
+    version: VersionArgument = "champion",
+    challenger: ChallengerOption = "",
+    share: ShareOption = 0.1,
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    state: StateOption = DEFAULT_STATE,
+    url: UrlOption = DEFAULT_URL,
+    timeout_s: Annotated[float, typer.Option(help="Seconds to wait until it serves or is refused.")] = 180.0,
+) -> None:
+    """Put another version in front of people while `longtail serve` runs, without a failed request.
+
+    It takes over when it has given a full recommendation; one that is not sound is refused, and what served goes on.
+    """
+    from longtail.engine.bundle import verify
+    from longtail.engine.deployment import Deployment
+
+    file = state / DEPLOYMENT
+    if not file.is_file():
+        raise InvalidInput(f"{file} does not exist: name the --state folder of a running `longtail serve`")
+    before = status(url)
+    deployment = Deployment.of(
+        bundle_of(version, registry), bundle_of(challenger, registry) if challenger else None, share
+    )
+    wanted = {name: verify(variant.bundle).version for name, variant in deployment.variants.items()}
+    deployment.save(file)
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        now = status(url)
+        if {name: v["version"] for name, v in now["variants"].items()} == wanted:
+            for name, variant in now["variants"].items():
+                typer.echo(f"{name} serves {variant['version']} to {variant['share']:.0%} of the people")
+            return
+        if now["refused"] and now["refused"] != before["refused"]:
+            raise InvalidInput(f"refused, what served goes on: {now['refused']['why']}")
+        time.sleep(0.2)
+    raise Unavailable(f"not taken over within {timeout_s:g} s: see the logs in {state}")
+
+
+def status(url: str) -> dict[str, Any]:
+    """What a running recommender serves, and what it refused last.
+
+    Raises:
+        Unavailable: nothing answers there.
+    """
+    from http.client import HTTPException
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(url.rstrip("/") + "/v1/status", timeout=10) as response:
+            return json.load(response)
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise Unavailable(f"nothing answers at {url} ({reason}): run `longtail serve`, or name --url") from None
 
 
 def bundle_of(version: str, registry: str) -> Path:

@@ -52,6 +52,16 @@ class Deployment(_Strict):
         return Deployment(variants={variant: Variant(bundle=Path(bundle).resolve(), share=1.0)})
 
     @staticmethod
+    def of(champion: Path, challenger: Path | None = None, share: float = 0.1) -> Deployment:
+        """A champion and, beside it, a challenger that answers a share of the people."""
+        if challenger is None:
+            return Deployment.single(champion)
+        shares = {"champion": (champion, 1 - share), "challenger": (challenger, share)}
+        return Deployment(
+            variants={name: Variant(bundle=Path(b).resolve(), share=part) for name, (b, part) in shares.items()}
+        )
+
+    @staticmethod
     def load(path: Path | str) -> Deployment:
         """Read a deployment file; relative bundle folders are relative to it.
 
