@@ -14,12 +14,15 @@ DATA ?=
 DEMO_DIR ?= runs/demo
 STAY ?=
 PYTEST_ARGS ?=
+FUZZ ?= 100000
 
 # One thread a library: two cores are shared by processes, and results stay the same on any machine.
 export OMP_NUM_THREADS ?= 2
 export ITERATIVE_DO_NOT_TRACK := 1
+# Generated tests walk over sets: the same seed makes them the same tests each time.
+export PYTHONHASHSEED ?= 0
 
-.PHONY: help install demo test check test-fast test-slow test-serving lint format pipeline lock clean
+.PHONY: help install demo test check test-fast test-slow test-serving lint format pipeline lock kills fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -68,6 +71,13 @@ lint: install ## ruff, types, import directions
 format: install ## put the code into ruff's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+kills: install ## kill -9 the collector 20 times under load, then again with Kafka behind it: what was lost, what doubled
+	$(PYTHON) -m tests.serving.collector_crash --kills 20
+	$(PYTHON) -m tests.serving.collector_crash --kills 20 --kafka
+
+fuzz: install ## 100,000 odd requests and events to the real servers, 10 minutes or so; FUZZ=<number> for fewer
+	LONGTAIL_FUZZ=$(FUZZ) $(PYTHON) -m pytest -q -s tests/serving/test_fuzz.py
 
 pipeline: install ## compile pipelines/training.yaml again after a change
 	$(PYTHON) -m pipelines.compile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -29,6 +30,7 @@ SCHEMA = pa.schema(
 _TIMES = ("timestamp", "received_at")
 _JSON = pa.schema([pa.field(f.name, pa.int64()) if f.name in _TIMES else f for f in SCHEMA])
 ROWS_AT_ONCE = 20_000
+logger = logging.getLogger(__name__)
 
 
 def write(events: Path, name: str, chunks: Iterable[list[bytes]]) -> tuple[int, int]:
@@ -70,17 +72,27 @@ def clear(events: Path) -> None:
 
 
 def received_since(events: Path, since: int, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-    """The sealed rows that came in at or after `since`, with these columns and `received_at` (both microseconds)."""
+    """The sealed rows that came in at or after `since`, with these columns and `received_at` (both microseconds).
+
+    A file that cannot be read is said in the log and passed over: one rotten file must not keep new events out.
+    """
     for file in sorted(events.glob("date=*/part-*.parquet")):
         if file.stat().st_mtime_ns // 1000 < since:
             continue  # sealed before then, so received before then
-        parquet = pq.ParquetFile(file)
-        for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=[*columns, "received_at"]):
-            table = pa.table(batch)
-            for name in (n for n in _TIMES if n in table.column_names):
-                table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.int64()))
-            if rows := table.filter(pc.field("received_at") >= since).to_pylist():
-                yield rows
+        try:
+            yield from _rows_since(file, since, [*columns, "received_at"])
+        except (pa.ArrowException, OSError) as error:
+            logger.error("%s cannot be read and is passed over: %s", file, error)
+
+
+def _rows_since(file: Path, since: int, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    parquet = pq.ParquetFile(file)
+    for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=columns):
+        table = pa.table(batch)
+        for name in (n for n in _TIMES if n in table.column_names):
+            table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.int64()))
+        if rows := table.filter(pc.field("received_at") >= since).to_pylist():
+            yield rows
 
 
 def _table(rows: list[bytes], misfits: list[bytes]) -> pa.Table:

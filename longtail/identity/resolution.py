@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import ibis
-import ibis.expr.types as ir
+from typing import TYPE_CHECKING
 
 from longtail.schema import GUEST_PREFIX
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 
 def guest_id(session_pseudonym: str) -> str:
@@ -26,6 +28,8 @@ def person_of_device(events: ir.Table) -> ir.Table:
 
 def resolve(events: ir.Table) -> ir.Table:
     """Fill `user_id` of guest events on a device of exactly one person; adds `linked` (boolean)."""
+    import ibis  # servers need `guest_id` only, and ibis takes a second to import
+
     devices = person_of_device(events)
     joined = events.left_join(devices, "device_id").drop("device_id_right")
     linked = joined.user_id.isnull() & joined.device_user.notnull()

@@ -14,7 +14,7 @@ from longtail.metrics import COLLECTOR_ERRORS, COLLECTOR_EVENTS, COLLECTOR_REJEC
 from serving.collector.desk import Desk, Sink
 from serving.collector.feed import Feed
 from serving.collector.intake import Intake
-from serving.collector.log import say
+from serving.collector.log import say, told
 from serving.edge.failures import Failures
 from serving.edge.guard import Entry, Guard
 from serving.edge.http import Body, ClientGone, Header, Receive, Refusal, Scope, Send, refuse, respond
@@ -122,10 +122,10 @@ class Collector:
 
     async def _tend(self) -> None:
         while True:
-            await asyncio.sleep(self._tick_s)
             for part in (self._sink, self._feed):
                 try:
                     await part.tend()
                 except Exception as error:  # noqa: BLE001
                     COLLECTOR_ERRORS.labels(type(error).__name__).inc()
-                    say("upkeep_failed", logging.ERROR, error=f"{type(error).__name__}: {error}")
+                    say("upkeep_failed", logging.ERROR, error=told(error))
+            await asyncio.sleep(self._tick_s)

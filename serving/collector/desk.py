@@ -14,7 +14,7 @@ from longtail.events.spool import Row, SpoolFull
 from longtail.features.live import LiveEvent
 from longtail.metrics import COLLECTOR_COMMIT_ROWS, COLLECTOR_COMMIT_SECONDS, COLLECTOR_ERRORS, COLLECTOR_PENDING
 from serving.collector.feed import Feed
-from serving.collector.log import say
+from serving.collector.log import say, told
 
 GROUP = 5000
 
@@ -115,7 +115,7 @@ class Desk:
         except Exception as error:  # noqa: BLE001
             if not isinstance(error, LongtailError):
                 COLLECTOR_ERRORS.labels(type(error).__name__).inc()
-                say("store_failed", logging.ERROR, error=f"{type(error).__name__}: {error}")
+                say("store_failed", logging.ERROR, error=told(error))
                 error = Unavailable("the collector could not store this, see its log")
             for waiting in group:
                 if not waiting.stored.done():

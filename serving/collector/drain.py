@@ -35,7 +35,7 @@ from longtail.metrics import (
 from longtail.schema import DAY_US, GUEST_PREFIX
 from serving import logs
 from serving.collector.config import CollectorConfig, KafkaConfig, SealConfig
-from serving.collector.log import say
+from serving.collector.log import say, told
 
 GROUP = 5000
 WAIT_S = 0.2
@@ -69,7 +69,8 @@ class Drain:
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Consume, store and seal until `stopping()`; what fails is said, counted and tried again."""
-        sealer = threading.Thread(target=self._seal_now_and_then, args=(stopping,), name="seal")
+        ended = threading.Event()
+        sealer = threading.Thread(target=self._seal_now_and_then, args=(ended,), name="seal")
         sealer.start()
         try:
             while not stopping():
@@ -81,6 +82,7 @@ class Drain:
                     self._next, self._looked = {}, -LOOK_EVERY_S
                     time.sleep(RETRY_S)
         finally:
+            ended.set()
             sealer.join()
             self._consumer.close()
             self.spool.close()
@@ -181,10 +183,9 @@ class Drain:
             self._down = True
             say("drain_failed", logging.ERROR, error=cause)
 
-    def _seal_now_and_then(self, stopping: Callable[[], bool]) -> None:
+    def _seal_now_and_then(self, ended: threading.Event) -> None:
         last = time.monotonic()
-        while not stopping():
-            time.sleep(min(1.0, self._seal.every_s))
+        while not ended.wait(min(1.0, self._seal.every_s)):
             SPOOL_ROWS.set(self.spool.rows)
             SPOOL_BYTES.set(self.spool.bytes)
             try:
@@ -193,9 +194,9 @@ class Drain:
                     continue
                 last = time.monotonic()
                 sealed = self.spool.seal()
-            except LongtailError as error:
+            except Exception as error:  # noqa: BLE001 - the events are safe in the spool, and the next seal may work
                 SPOOL_SEAL_FAILURES.inc()
-                say("seal_failed", logging.ERROR, error=str(error))
+                say("seal_failed", logging.ERROR, error=told(error))
                 continue
             if sealed.rows:
                 SPOOL_SEALED.inc(sealed.rows)
@@ -243,12 +244,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = CollectorConfig.load(given.config)
         if config.kafka is None:
             raise InvalidInput(f"{given.config}: kafka.servers must say where events are taken from")
+        if given.metrics_port:
+            start_http_server(given.metrics_port, "127.0.0.1")
+        given.state.mkdir(parents=True, exist_ok=True)
         spool = Spool(given.state, limits=config.limits.spool, horizon_days=config.horizon_days)
+    except (OSError, OverflowError) as error:
+        print(f"drain: {error}", file=sys.stderr)
+        raise SystemExit(InvalidInput.exit_code) from None
     except LongtailError as error:
         print(f"drain: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    if given.metrics_port:
-        start_http_server(given.metrics_port, "127.0.0.1")
     say("started", topic=config.kafka.topic, state=given.state)
     Drain(config.kafka, spool, config.seal).run(stop.is_set)
     say("stopped")

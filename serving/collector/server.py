@@ -6,13 +6,14 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
 
-from longtail.errors import LongtailError
+from longtail.errors import InvalidInput, LongtailError
 from longtail.events.spool import Spool
 from longtail.features.live import open_live
 from longtail.identity import Pseudonymiser, load_key
@@ -40,7 +41,10 @@ def build(
     """
     pseudonymiser = Pseudonymiser(load_key(key_file))
     intake = Intake(pseudonymiser, config.limits.bounds, config.limits.batch)
-    state.mkdir(parents=True, exist_ok=True)
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"--state {state}: cannot be made or is no folder: {error.strerror}") from None
     store = open_live(live or f"sqlite://{state.resolve()}/live.db", writer=True)
     watch, pending = Guard.load(guard), config.limits.pending
     if config.kafka is not None and config.sink == "kafka":
@@ -52,6 +56,25 @@ def build(
 
     spool = SpoolSink(Spool(state, limits=config.limits.spool, horizon_days=config.horizon_days), config.seal)
     return Collector(intake, spool, Feed(store, spool.recent), watch, pending, min(1.0, config.seal.every_s))
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at this address, not listening yet.
+
+    Raises:
+        InvalidInput: another process has the port, or there is no such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise InvalidInput(
+            f"cannot listen on {host} port {port}: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    return listener
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -67,18 +90,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     logs.configure("collector")
     sys.setswitchinterval(SWITCH_S)
+    host = os.environ.get(HOST_VARIABLE, "127.0.0.1")
     try:
         config = CollectorConfig.load(given.config)
+        listener = bound(host, given.port)
         app = build(given.state, config, given.live, given.pseudonym_key, given.guard)
     except LongtailError as error:
         print(f"collector: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    host = os.environ.get(HOST_VARIABLE, "127.0.0.1")
     say("started", sink=config.sink, state=given.state, host=host, port=given.port)
     # uvicorn drains at these signals and raises them again at its end, when there is nothing left to interrupt.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    uvicorn.run(
-        app, host=host, port=given.port, loop="uvloop", http="httptools", lifespan="on", access_log=False,
-        log_config=None, server_header=False, date_header=False, timeout_graceful_shutdown=GRACE_S, backlog=2048,
+    served = uvicorn.Config(
+        app, loop="uvloop", http="httptools", lifespan="on", access_log=False, log_config=None, server_header=False,
+        date_header=False, timeout_graceful_shutdown=GRACE_S, backlog=2048,
     )  # fmt: skip
+    uvicorn.Server(served).run(sockets=[listener])

@@ -19,7 +19,7 @@ from longtail.metrics import SPOOL_BYTES, SPOOL_ROWS, SPOOL_SEAL_FAILURES, SPOOL
 from longtail.schema import DAY_US
 from serving.collector.config import SealConfig
 from serving.collector.intake import live_event
-from serving.collector.log import say
+from serving.collector.log import say, told
 
 RETRY_S = 5.0
 REFILL_US = 2 * DAY_US
@@ -82,9 +82,9 @@ class SpoolSink:
     async def _in_sealer(self, failure: str, work: Callable[[], Result]) -> Result | None:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._sealer, work)
-        except LongtailError as error:
+        except Exception as error:  # noqa: BLE001 - the events are safe in the spool, and the next seal may work
             SPOOL_SEAL_FAILURES.inc()
-            say(failure, logging.ERROR, error=str(error))
+            say(failure, logging.ERROR, error=told(error))
             return None
 
     def trouble(self) -> str | None:

@@ -100,7 +100,10 @@ def _post(
     responses |= {code: _response(text, ref("Error")) for code, text in REFUSALS.items()}
     if wrong is not None:
         responses["400"] = _response("No event is right, or the request is wrong as a whole.", wrong)
-    responses["429"]["headers"]["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
+    if tag == "collector":
+        responses["503"] = _response("Events cannot be stored now: none was lost, send them again.", ref("Error"))
+    for code in responses.keys() & {"429", "503"}:
+        responses[code]["headers"]["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
     return {
         "operationId": name, "summary": summary, "tags": [tag],
         "parameters": [{"$ref": "#/components/parameters/RequestId"}],

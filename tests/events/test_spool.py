@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -221,6 +222,19 @@ def test_writes_and_seals_at_once_count_right(tmp_path: Path, spool: Spool):
         sealer.join()
     spool.seal()
     assert (spool.rows, spool.bytes) == (0, 0) and counted(tmp_path) == {f"e{n}": 1 for n in range(1000)}
+
+
+def test_a_rotten_file_among_the_sealed_ones_keeps_nothing_else_out(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with closing(Spool(tmp_path, now=lambda: NOON)) as spool:
+        spool.write([row(1), row(2, NOON + DAY_US)])
+        spool.seal()
+    rotten, _ = sorted(tmp_path.glob("events/date=*/part-*.parquet"))
+    rotten.write_bytes(b"\xa5" * 1000)
+    for file in tmp_path.glob("spool.db*"):
+        file.unlink()
+    with closing(Spool(tmp_path, now=lambda: NOON)) as spool:
+        assert spool.write([row(2, NOON + DAY_US), row(3)]) == [False, True]
+    assert str(rotten) in caplog.text and "passed over" in caplog.text
 
 
 @pytest.mark.parametrize("running", [True, False])

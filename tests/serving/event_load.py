@@ -18,7 +18,8 @@ EVENTS_A_USER = 50
 class Senders:
     """`start`, then kill what you like, then `stop`: it waits until every event that was begun has its 200.
 
-    `acknowledged` are the ids with a 200; `sent` counts requests by what came back (a status, or no answer).
+    `acknowledged` are the ids with a 200; `sent` counts requests by what came back (a status, or no answer), `copies`
+    the events in them.
     """
 
     def __init__(self, port: int, senders: int = 4, batch: int = 20, seed: int = 0) -> None:
@@ -27,7 +28,7 @@ class Senders:
         self._lock = threading.Lock()
         self.acknowledged: set[str] = set()
         self.sent: Counter[str] = Counter()
-        self.accepted = self.duplicates = 0
+        self.accepted = self.duplicates = self.copies = 0
         self._threads = [threading.Thread(target=self._send, args=(n,), daemon=True) for n in range(senders)]
 
     def start(self) -> Senders:
@@ -74,6 +75,7 @@ class Senders:
                     outcome, link = "no answer", None
                 with self._lock:
                     self.sent[outcome] += 1
+                    self.copies += len(batch)
                 if outcome == "200":
                     break
                 time.sleep(rng.uniform(0.01, 0.1))

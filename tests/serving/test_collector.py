@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import signal
+import socket
 import sqlite3
 import threading
 import time
@@ -20,6 +21,7 @@ from longtail.errors import InvalidInput
 from longtail.features.live import open_live
 from longtail.identity import Pseudonymiser, guest_id
 from serving.collector.config import CollectorConfig
+from serving.collector.server import bound, build
 from tests.serving.collector_process import KEY, CollectorProcess, sealed, stored
 
 pytestmark = pytest.mark.serving
@@ -255,6 +257,23 @@ def test_two_collectors_never_share_a_folder(tmp_path: Path):
         second = CollectorProcess(collector.state)
         with pytest.raises(RuntimeError, match="another process"):
             second.start()
+
+
+def test_a_port_that_is_taken_or_is_none_is_said_in_one_line():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(InvalidInput, match="cannot listen on 127.0.0.1 port .*in use"):
+            bound("127.0.0.1", other.getsockname()[1])
+    with pytest.raises(InvalidInput, match="0-65535"):
+        bound("127.0.0.1", 65536)
+
+
+def test_a_state_folder_that_cannot_be_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LONGTAIL_PSEUDONYM_KEY", KEY)
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInput, match="--state .*file"):
+        build(tmp_path / "file", CollectorConfig(), None, None, None)
 
 
 def test_a_mistake_in_the_configuration_names_line_and_key(tmp_path: Path):
