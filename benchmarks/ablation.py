@@ -1,7 +1,7 @@
 """What each source and each group of features adds: the ranker trained again without it, judged on the newest windows.
 
     python -m benchmarks.ablation new-week path/to/online-retail --keep FOLDER [--windows 8] [--judged 3]
-        [--requests 2000] [--rounds 100] [--negatives 0.1] [--repeats 3]
+        [--requests 2000] [--epochs 3] [--rounds 60] [--negatives 0.05] [--repeats 2]
 
 A source that is left out takes its two columns with it, and the candidates that only it proposed. All variants are
 judged on the same requests; the interval is that of the paired difference to the whole system. It knows nothing of the
@@ -16,7 +16,6 @@ import json
 import os
 import pickle
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -58,7 +57,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="trees of every ranker; default: the protocol's")
     parser.add_argument("--negatives", type=float, help="share of unwanted candidates; default: the protocol's")
     parser.add_argument("--repeats", type=int, default=3, help="trainings of every ranker")
-    parser.add_argument("--no-two-tower", action="store_true")
+    parser.add_argument("--epochs", type=int, help="of the two-tower; default: the protocol's, 0: without it")
     given = parser.parse_args()
     protocol = PROTOCOLS[given.protocol]
     config = replace(protocol.config, windows=given.windows)
@@ -66,16 +65,18 @@ def main() -> None:
         config = replace(config, requests=given.requests)
     if given.negatives:
         config = replace(config, negatives=given.negatives)
+    if given.epochs:
+        config = replace(config, two_tower=replace(config.two_tower, epochs=given.epochs))
     if given.rounds:
         eta = config.ranker.eta * config.ranker.rounds / given.rounds
         config = replace(config, ranker=replace(config.ranker, rounds=given.rounds, eta=eta))
     protocol = replace(protocol, config=config)
-    whole = [given.protocol, str(given.folder), given.judged, given.repeats, given.no_two_tower, asdict(config)]
+    whole = [given.protocol, str(given.folder), given.judged, given.repeats, given.epochs, asdict(config)]
     digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
     keep = given.keep / digest  # other settings never read these rows
     keep.mkdir(parents=True, exist_ok=True)
     learned, judged = kept(
-        keep / "proposed.pickle", lambda: proposed(protocol, given.folder, not given.no_two_tower, given.judged)
+        keep / "proposed.pickle", lambda: proposed(protocol, given.folder, given.epochs != 0, given.judged, keep)
     )
     table(learned, judged, config, given.repeats, keep)
 
@@ -91,17 +92,18 @@ def kept(path: Path, make: Callable[[], T]) -> T:
     return found
 
 
-def proposed(protocol: Protocol, folder: Path, two_tower: bool, judged: int) -> tuple[Proposals, list[Judged]]:
+def proposed(
+    protocol: Protocol, folder: Path, two_tower: bool, judged: int, keep: Path
+) -> tuple[Proposals, list[Judged]]:
     """What the older windows teach, and all candidates of the newest `judged` ones."""
-    with tempfile.TemporaryDirectory() as scratch:
-        shop, until, _, _ = load_training_part(protocol, folder, Path(scratch))
-        data = prepare(shop, until, protocol.config)
-        windows = data.windows()
-        if len(windows) <= judged:
-            raise InvalidInput(f"only {len(windows)} windows fit into the log: judge fewer, or ask for more --windows")
-        shared = [train_tower(data, Path(scratch) / "tower")] if two_tower else []
-        learned = propose(data, shared, windows[judged:], lambda line: print(line, file=sys.stderr))
-        return learned, [judged_window(data, shared, window) for window in windows[:judged]]
+    shop, until, _, _ = load_training_part(protocol, folder, keep)
+    data = prepare(shop, until, protocol.config)
+    windows = data.windows()
+    if len(windows) <= judged:
+        raise InvalidInput(f"only {len(windows)} windows fit into the log: judge fewer, or ask for more --windows")
+    shared = [train_tower(data, keep / "tower")] if two_tower else []  # it goes on from its checkpoint
+    learned = propose(data, shared, windows[judged:], lambda line: print(line, file=sys.stderr))
+    return learned, [judged_window(data, shared, window) for window in windows[:judged]]
 
 
 def judged_window(data: TrainingSet, shared: list, window: tuple[int, int]) -> Judged:

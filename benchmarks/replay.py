@@ -1,6 +1,6 @@
 """Replay served requests through the trainer's feature code and count the values that differ.
 
-    python benchmarks/replay.py BUNDLE SHOP [--requests 1000]
+    python -m benchmarks.replay BUNDLE SHOP [--requests 1000]
 
 Servers run as `longtail serve` runs them and log the features that the ranker was given. The same people at the same
 moments then go through what a training run calls, from the imported shop: its histories, its snapshots, its features.
