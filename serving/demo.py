@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from longtail.cli.terminal import ending_on_signals, one_line_errors
+from longtail.client import Client
 from longtail.errors import InvalidInput
 from serving.collector.local import LocalCollector
 from serving.demo_lists import Lists, show
@@ -80,10 +81,11 @@ def demo(args: argparse.Namespace, console: Console) -> None:
                 part_of_it.launch()
             serving.start()
             collector.wait()
-        console.print(f"ready: POST {serving.url}", highlight=False)
-        console.print(f"       POST {collector.url}/v1/events", highlight=False)
+        console.print(f"lists:  POST {serving.url}", highlight=False)
+        console.print(f"clicks: POST {collector.url}/v1/events", highlight=False)
         console.rule("4 lists")
-        show(serving.recommend, Lists.open(bundle), console)
+        with Client(recommender, events_url=collector.url) as client:
+            show(serving.recommend, client.send_events, Lists.open(bundle), console)
         console.rule("5 playground")
         visit(page.wait(), args.stay, console)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ from longtail.identity.pseudonyms import GIVEN
 from longtail.schema import GUEST_PREFIX
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
+Tell = Callable[[list[dict[str, Any]]], object]
 K = 8
+NEW = {"user_id": "somebody-new", "k": K}
+PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -48,27 +52,34 @@ class Lists:
         return " · ".join(words) or item_id
 
 
-def show(ask: Ask, lists: Lists, console: Console) -> None:
-    """A returning user's list, a new user's list, two clicks, and how the list changes."""
+def show(ask: Ask, tell: Tell, lists: Lists, console: Console) -> None:
+    """A returning user's list, a new user's list, two clicks told to the collector, and how the list changes."""
     console.print(f"[bold]A returning user[/bold] {lists.user[:12]}, who last wanted", highlight=False)
     for item in lists.recent[:3]:
         console.print(f"    {lists.name(item)}", highlight=False, markup=False)
-    returning = ask({"user_id": GIVEN + lists.user, "k": K})
-    console.print(table(returning, lists))
+    console.print(table(ask({"user_id": GIVEN + lists.user, "k": K}), lists))
 
-    console.print("[bold]A new user[/bold], of whom nothing is known")
-    new = ask({"user_id": "somebody-new", "k": K})
+    console.print("\n[bold]A new user[/bold], of whom nothing is known")
+    new = ask(NEW)
     console.print(table(new, lists))
 
     clicks = two_clicks(new, lists)
-    console.print("[bold]The new user clicks[/bold]")
+    console.print("\n[bold]The new user clicks[/bold]")
     for item in clicks:
         console.print(f"    {lists.name(item)}", highlight=False, markup=False)
-    events = [{"item_id": item, "event_type": "click"} for item in clicks]
-    after = ask({"user_id": "somebody-new", "k": K, "context": {"events": events}})
+    start = time.monotonic()
+    tell([{"user_id": NEW["user_id"], "item_id": item, "event_type": "click"} for item in clicks])
+    after = ask(NEW)
+    while ids(after) == ids(new) and time.monotonic() - start < PATIENCE_S:
+        time.sleep(0.05)
+        after = ask(NEW)
+    took = (time.monotonic() - start) * 1e3
     console.print(table(after, lists, before=new))
     fresh = len(set(ids(after)) - set(ids(new)))
-    console.print(f"{fresh} of {len(after['items'])} items are new in the list after two clicks\n", highlight=False)
+    said = f"{took:.0f} ms after the clicks the list is another one: {fresh} of its {len(ids(after))} items are new"
+    if ids(after) == ids(new):
+        said = "the clicks did not change the list"
+    console.print(f"{said}\n", highlight=False)
 
 
 def two_clicks(answer: dict[str, Any], lists: Lists) -> list[str]:
@@ -92,7 +103,7 @@ def table(answer: dict[str, Any], lists: Lists, before: dict[str, Any] | None = 
     earlier = {item: place for place, item in enumerate(ids(before), 1)} if before else {}
     out = Table("", "item", "score", "source", "why", title_justify="left", expand=True)
     if before:
-        out.add_column("before")
+        out.add_column("was")
     for place, item in enumerate(answer["items"], 1):
         was = [str(earlier.get(item["item_id"], "new"))] if before else []
         row = (str(place), lists.name(item["item_id"]), f"{item['score']:.3f}", item["source"], item["reason"], *was)

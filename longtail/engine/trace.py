@@ -54,7 +54,7 @@ def trace_of(
 def _sources(names: Sequence[str], candidates: Candidates, row: int) -> dict[str, dict[str, float]]:
     scores, ranks = candidates.scores[row].tolist(), candidates.ranks[row].tolist()
     return {
-        name: {"score": round(score, 6), "rank": int(rank)}
+        name: {"score": round(score, 6), "rank": int(rank) + 1}  # counted from 1, as places are
         for name, score, rank in zip(names, scores, ranks, strict=True)
         if score > 0
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -38,16 +39,19 @@ def listen(port: int) -> socket.socket:
     """A socket on loopback.
 
     Raises:
-        InvalidInput: the port is taken.
+        InvalidInput: the port is taken, no port, or not for us.
     """
+    if not 0 <= port < 2**16:
+        raise InvalidInput(f"port {port}: a port is a number from 0 (any that is free) to 65535")
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))
         listener.listen(128)  # who reads the address may ask at once
-    except (OSError, OverflowError):
+    except OSError as error:
         listener.close()
-        raise InvalidInput(f"port {port} is taken: choose another with --port") from None
+        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise InvalidInput(f"port {port} {why}: choose another with --port") from None
     return listener
 
 

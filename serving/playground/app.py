@@ -66,6 +66,7 @@ class Playground:
                 "surfaces": shelf.surfaces,
                 "regions": shelf.segments,
                 "categories": shelf.categories[:2000],
+                "sources": {source["name"]: source.get("reason", "") for source in shelf.sources},
                 "features": shelf.features,
                 "event_types": [name for name, strength in EVENT_STRENGTH.items() if strength > 0],
                 "max_k": MAX_K,

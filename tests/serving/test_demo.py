@@ -60,7 +60,7 @@ def test_it_shows_lists_and_says_where_everything_lies(finished):
         "A returning user",
         "A new user",
         "The new user clicks",
-        "items are new in the list after two clicks",
+        "after the clicks the list is another one",
         "a page to click on: http://127.0.0.1:",
     ):
         assert shown in text

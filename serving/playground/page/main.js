@@ -9,7 +9,8 @@ import { learnCategories } from "./picture.js";
 import { idsOf, instance, newUser, recall, remember, settleCategory, similar, state } from "./state.js";
 import { renderTrace } from "./trace.js";
 
-const FOLLOW_MS = 1200; // how long a click that went to the collector may take to show
+const FOLLOW_MS = 1200; // how long a click that went to the collector may take to show,
+const FOLLOW_TRIES = 5; // and how often it is looked for at least, where lists come slowly
 const KEYS = { enter: "click", c: "add_to_cart", b: "purchase" };
 
 const on = {
@@ -26,11 +27,12 @@ async function refresh({ because = null, since = performance.now(), compared = b
   const turn = ++state.turn, before = compared && state.list ? idsOf(state.list) : null;
   const pause = () => new Promise((done) => setTimeout(done, 60));
   try {
-    let answer = await api.recommend(instance());
+    let answer = await api.recommend(instance()), tries = 1;
     // The collector has the click, but the list may still be an older one: it is asked for again for a moment.
     while (because && because.sent && before && turn === state.turn && !compare(before, idsOf(answer.list)).changed) {
-      if (performance.now() - since > FOLLOW_MS) break;
+      if (performance.now() - since > FOLLOW_MS && tries >= FOLLOW_TRIES) break;
       await pause();
+      tries += 1;
       answer = await api.recommend(instance());
     }
     if (turn === state.turn) show(answer, before, because, since);
@@ -141,7 +143,7 @@ function trace() {
   }
   if (!state.traced || !state.list) return;
   const close = () => { toggleTrace(false); $("open-trace").focus(); };
-  renderTrace($("trace"), { ...state, features: state.about.features }, {
+  renderTrace($("trace"), state, {
     close, similar: similar() ? (id) => go(similar(), id) : null,
   });
 }

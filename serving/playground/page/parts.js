@@ -74,7 +74,7 @@ export function head() {
   const [name, hint] = LEVELS[list.level] || [words(list.level || "no level"), ""];
   const badge = (label, value, title) => el("span", { class: "badge", title }, label ? el("small", {}, label) : null, value);
   $("badges").replaceChildren(...[
-    el("span", { class: "badge level", data: { level: String(list.level) }, title: hint }, el("i"), name),
+    el("span", { class: "badge level", data: { level: String(list.level) }, title: hint }, el("i"), el("small", {}, "level"), name),
     list.made && list.made !== "live" ? badge("made", words(list.made)) : null,
     badge(null, `${ms(wait)} ms`, "from the playground's question to the list"),
     badge("variant", String(list.variant || "—")),
