@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -19,6 +20,8 @@ from longtail.schema import EVENT_CODE
 
 TIMEOUT_S = 0.05
 PREFIX = "longtail:live:"
+# Gone or another one: the server has lost what was written to it.
+MARK = f"{PREFIX}mark"
 PEOPLE_A_CALL = 200
 Result = TypeVar("Result")
 
@@ -63,6 +66,7 @@ class RedisLive:
         self, url: str, *, timeout_s: float = TIMEOUT_S, now: Callable[[], int] = lambda: time.time_ns() // 1000
     ) -> None:
         self.url, self.timeout_s, self._now = url, timeout_s, now
+        self._mark: bytes | None = None
         # One retry, at once: a connection of before the server's restart fails first.
         self._redis = Redis.from_url(
             url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1),
@@ -91,7 +95,14 @@ class RedisLive:
 
     async def tend(self) -> bool:
         # Old and superfluous events go when a person's next event comes, whole people when their keys expire.
-        return False
+        mine = uuid.uuid4().hex.encode()
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(MARK, mine, nx=True)
+            pipeline.get(MARK)
+            _, found = await self._in_time(pipeline.execute())
+        anew = found == mine or (self._mark is not None and found != self._mark)
+        self._mark = found
+        return anew
 
     async def close(self) -> None:
         await self._redis.aclose()

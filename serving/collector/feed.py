@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -14,6 +15,7 @@ from serving.collector.log import say
 
 BACKLOG = 50_000
 AT_ONCE = 1000
+FILL_AGAIN_S = 10.0
 
 
 class Feed:
@@ -27,6 +29,8 @@ class Feed:
         self._store, self._recent = store, recent
         self._backlog: deque[LiveEvent] = deque(maxlen=BACKLOG)
         self._filling: asyncio.Task | None = None
+        self._unfilled: bool | None = None
+        self._fill_after = 0.0
         self._down = False
 
     @property
@@ -46,8 +50,10 @@ class Feed:
         """The store's upkeep; then what it has not taken yet."""
         try:
             if await self._store.tend():
-                say("live_store_made_anew", logging.ERROR)
+                say("live_store_made_anew", logging.WARNING)
                 self.fill(lost=True)
+            elif self._unfilled is not None and time.monotonic() > self._fill_after:
+                self.fill(self._unfilled)
         except LongtailError as error:
             self._failed(error)
             return
@@ -63,7 +69,8 @@ class Feed:
         """Begin to tell the store of recent events again; it takes each once."""
         if self._filling is not None:
             self._filling.cancel()
-        self._filling = asyncio.create_task(self._fill(self._recent(lost)), name="fill")
+        self._unfilled = None
+        self._filling = asyncio.create_task(self._fill(lost), name="fill")
 
     async def close(self) -> None:
         """Pass on what waits, if the store takes it now."""
@@ -73,13 +80,14 @@ class Feed:
         await self.tend()
         await self._store.close()
 
-    async def _fill(self, recent: Iterable[list[LiveEvent]]) -> None:
-        chunks: Iterator[list[LiveEvent]] = iter(recent)
+    async def _fill(self, lost: bool) -> None:
+        chunks: Iterator[list[LiveEvent]] = iter(self._recent(lost))
         told = 0
         try:
             while (events := await asyncio.to_thread(next, chunks, None)) is not None:
                 for start in range(0, len(events), AT_ONCE):
                     if not await self._append(events[start : start + AT_ONCE]):
+                        self._unfilled, self._fill_after = lost, time.monotonic() + FILL_AGAIN_S
                         return
                     told += len(events[start : start + AT_ONCE])
         except (LongtailError, OSError) as error:

@@ -324,6 +324,27 @@ def test_a_redis_that_goes_is_said_quickly_and_one_that_comes_back_is_used():
 
 
 @pytest.mark.serving
+def test_every_writer_hears_once_that_redis_lost_everything():
+    if cause := why_no_redis():
+        pytest.skip(cause)
+
+    async def work(server: RedisServer) -> None:
+        one, two = open_live(server.url, writer=True), open_live(server.url, writer=True)
+        assert [await one.tend(), await two.tend(), await one.tend()] == [True, False, False]
+        for _ in range(2):
+            server.stop()
+            with pytest.raises(Unavailable, match="does not answer"):
+                await one.tend()
+            server.start()
+            assert [await store.tend() for store in (two, one, two, one)] == [True, True, False, False]
+        await one.close()
+        await two.close()
+
+    with RedisServer() as server:
+        asyncio.run(work(server))
+
+
+@pytest.mark.serving
 def test_many_people_at_once_in_redis_and_their_keys_expire():
     if cause := why_no_redis():
         pytest.skip(cause)

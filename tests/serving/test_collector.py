@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from longtail.errors import InvalidInput
+from longtail.errors import InvalidInput, Unavailable
 from longtail.features.live import open_live
 from longtail.identity import Pseudonymiser, guest_id
 from serving.collector.config import CollectorConfig
 from serving.collector.server import bound, build
+from tests.features.redis_server import RedisServer, why_no_redis
 from tests.serving.collector_process import KEY, CollectorProcess, sealed, stored
 
 pytestmark = pytest.mark.serving
@@ -228,6 +229,32 @@ def test_a_broken_live_store_is_made_anew_and_filled_again(tmp_path: Path):
         assert collector.post(event(3, user_id="ann", item_id="cup"))[0] == 200
         assert sorted(live(collector.state, PSEUDONYMS.of("ann"))) == ["cup", "lamp", "rug"]
         assert len(list(collector.state.glob("live.db.corrupt-*"))) == 1
+
+
+def test_a_redis_that_comes_back_empty_is_filled_again(tmp_path: Path):
+    if cause := why_no_redis():
+        pytest.skip(cause)
+
+    def known(url: str) -> int:
+        async def load() -> int:
+            store = open_live(url)
+            try:
+                return len((await store.load([PSEUDONYMS.of("ann")], 0))[0])
+            except Unavailable:
+                return -1
+            finally:
+                await store.close()
+
+        return asyncio.run(load())
+
+    with RedisServer() as redis, CollectorProcess(tmp_path / "state", SEALS_NOW, ("--live", redis.url)) as collector:
+        collector.post(event(1, user_id="ann"))
+        until(lambda: known(redis.url) == 1 and sealed(collector.state))
+        redis.stop()
+        assert collector.post(event(2, user_id="ann"))[0] == 200
+        assert collector.ask("GET", "/readyz")[0] == 200
+        redis.start()
+        until(lambda: known(redis.url) == 2, 30)
 
 
 def test_events_that_a_crash_kept_from_the_live_store_reach_it_at_the_next_start(tmp_path: Path):
