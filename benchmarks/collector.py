@@ -2,7 +2,9 @@
 
     python -m benchmarks.collector [--seconds 5] [--live redis://127.0.0.1:6379/0] [--out FILE.json]
 
-Every 200 means that the events are on disk. Requests are made before the clock starts; the load shares the cores.
+Every 200 means that the events are on disk. Requests are made before the clock starts; the load shares the cores. The
+last line is a collector that lets 1,000 events wait while 64 clients send 100 each: how many are turned away, how many
+lost.
 """
 
 from __future__ import annotations
@@ -16,17 +18,21 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import closing
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from benchmarks.load import closed_loop, quantiles
+from longtail.events.spool import Spool
 from serving.process import LOOPBACK, free_port, spawn, stop, tail, wait_until
 
 PATH = "/v1/events"
+KEY = {"LONGTAIL_PSEUDONYM_KEY": "a key for benchmarks", "OMP_NUM_THREADS": "1"}
+PENDING = 1000
 RUNS = ((1, 1), (16, 1), (64, 1), (4, 100), (8, 500))  # (clients, events a request)
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -87,6 +93,36 @@ def measure(port: int, pid: int, clients: int, batch: int, seconds: float) -> di
     }  # fmt: skip
 
 
+@contextmanager
+def collector(state: Path, flags: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """(port, process id) of a collector that takes events."""
+    port, log = free_port(), state.with_suffix(".log")
+    argv = [sys.executable, "-m", "serving.collector", "--state", str(state), "--port", str(port), *flags]
+    process = spawn(argv, log, KEY)
+    try:
+        if not wait_until(lambda: _answers(port), process, 60):
+            raise SystemExit(f"the collector did not start:\n{tail(log)}")
+        yield port, process.pid
+    finally:
+        stop(process)
+
+
+def pressure(folder: Path, seconds: float) -> dict[str, Any]:
+    """64 clients send 100 events each to a collector that lets `PENDING` wait; what was accepted must be stored."""
+    config, state, batch = folder / "pressure.yaml", folder / "pressure", 100
+    config.write_text(f"limits: {{pending: {PENDING}}}\nseal: {{every_s: 3600, rows: 1000000000}}\n")
+    made = list(bodies("pressure", batch, int(seconds * 2000)))
+    with collector(state, ["--config", str(config)]) as (port, _):
+        answers = asyncio.run(closed_loop([(LOOPBACK, port)], made, 64, seconds, path=PATH))
+    statuses = Counter(answer.status for answer in answers)
+    if statuses.keys() - {200, 429}:
+        raise SystemExit(f"answers that should not be: {statuses}")
+    accepted = sum(orjson.loads(answer.body)["accepted"] for answer in answers if answer.status == 200)
+    with closing(Spool(state)) as spool:
+        stored = spool.rows
+    return {"requests": len(answers), "turned_away": statuses[429], "accepted": accepted, "lost": accepted - stored}
+
+
 def main() -> None:
     """Start a collector, measure, print a table."""
     flags = argparse.ArgumentParser(description=__doc__)
@@ -96,29 +132,23 @@ def main() -> None:
     given = flags.parse_args()
     with tempfile.TemporaryDirectory(dir=".") as scratch:  # not /tmp: that may be memory, which needs no sync
         folder = Path(scratch).resolve()
-        port, log = free_port(), folder / "collector.log"
-        argv = [sys.executable, "-m", "serving.collector", "--state", str(folder / "state"), "--port", str(port)]
-        argv += ["--live", given.live] if given.live else []
-        process = spawn(argv, log, {"LONGTAIL_PSEUDONYM_KEY": "a key for benchmarks", "OMP_NUM_THREADS": "1"})
-        try:
-            if not wait_until(lambda: _answers(port), process, 30):
-                raise SystemExit(f"the collector did not start:\n{tail(log)}")
-            figures: dict[str, Any] = {"raw_rows_s": {}, "collector": []}
-            for rows in (1, 100, 1000):
-                figures["raw_rows_s"][str(rows)] = round(raw(folder, rows, 2.0))
-                print(f"raw SQLite, {rows:>4} a commit: {figures['raw_rows_s'][str(rows)]:>7,} rows/s")
+        figures: dict[str, Any] = {"raw_rows_s": {}, "collector": []}
+        for rows in (1, 100, 1000):
+            figures["raw_rows_s"][str(rows)] = round(raw(folder, rows, 2.0))
+            print(f"raw SQLite, {rows:>4} a commit: {figures['raw_rows_s'][str(rows)]:>7,} rows/s")
+        with collector(folder / "state", ["--live", given.live] if given.live else []) as (port, pid):
             print(
                 f"{'clients':>7} {'batch':>5} {'events/s':>9} {'p50 ms':>7} {'p99 ms':>7} {'CPU s / 1,000 events':>21}"
             )
             for clients, batch in RUNS:
-                row = measure(port, process.pid, clients, batch, given.seconds)
+                row = measure(port, pid, clients, batch, given.seconds)
                 figures["collector"].append(row)
                 print(
                     f"{clients:>7} {batch:>5} {row['events_s']:>9,} {row['p50_ms']:>7.1f} {row['p99_ms']:>7.1f} "
                     f"{row['cpu_s_per_1000_events']:>21.4f}"
                 )
-        finally:
-            stop(process)
+        figures["pressure"] = row = pressure(folder, given.seconds)
+        print("pressure: " + ", ".join(f"{name} {n:,}" for name, n in row.items()))
     if given.out:
         given.out.write_text(json.dumps(figures, indent=2) + "\n")
 
