@@ -221,7 +221,7 @@ def register(
         margin=margin, cases=np.load(evaluation / "cases.npy"),
         unseen=Report.from_json((evaluation / "report.json").read_text()).unseen,
     )  # fmt: skip
-    say(f"version {version.number} is {', '.join(version.aliases) or 'kept'}: {version.decision}")
+    say(f"version {version.number}, {version.decision}")
     return {"version": version.number, "aliases": list(version.aliases), "bundle": manifest.version}
 
 

@@ -18,12 +18,17 @@ const LEVELS = {
   popular: ["popular", "what is popular at all"],
 };
 
+function known() {
+  if (state.person) return describe(state.person);
+  return state.session.length ? `known by ${plural(state.session.length, "event")} of this session` : "nothing is known yet";
+}
+
 export function who(on) {
   const { person, user } = state;
   $("person").replaceChildren(
     face(person ? person.user_id : user),
     el("div", { class: "about" }, el("b", {}, person ? shortId(person.user_id) : "Somebody new"),
-      el("small", {}, person ? describe(person) : "nothing is known yet")),
+      el("small", { id: "known" }, known())),
     el("button", { id: "choose", onclick: on.choose }, icon("person"), "Choose a person"),
     el("button", { id: "fresh", onclick: on.fresh }, icon("fresh"), person ? "Be somebody new" : "Start again"));
 }
@@ -52,6 +57,7 @@ export function controls(on) {
 }
 
 export function strip() {
+  $("known").textContent = known();
   const thumb = (id, type, newest) => {
     const item = state.items[id] || {}, title = titleOf(item, id);
     return el("span", { class: `thumb${newest ? " now" : ""}`, title: type ? `${TOLD[type] || words(type)}: ${title}` : title },
@@ -112,7 +118,7 @@ export function anchor() {
 export function notice(text, kind = "hard") {
   $("notice").hidden = !text;
   $("notice").className = `notice ${kind}`;
-  $("notice").replaceChildren(...(text ? [icon("warn"), el("span", {}, text)] : []));
+  $("notice").replaceChildren(...(text ? [icon("warn"), el("span", {}, text[0].toUpperCase() + text.slice(1))] : []));
 }
 
 export function servers(found) {
