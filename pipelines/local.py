@@ -21,6 +21,7 @@ FINISHED = re.compile(r"Task '([^']+)' finished with status (\w+)")
 REUSED = re.compile(r"Task '?([\w-]+)'? cache hit")
 # What faiss logs while it looks for the build that fits the processor is no news.
 NOISE = re.compile(r"\[KFP Executor|No module named 'faiss\.")
+TRACEBACK = "Traceback (most recent call last):"
 MISTAKE = re.compile(r"^\s*longtail\.errors\.\w+: (.*)$")
 
 
@@ -71,6 +72,8 @@ class Follower(io.TextIOBase):
             self._quiet = True
         elif self._quiet and line == "    }":  # the end of the inputs that kfp prints before the step speaks
             self._quiet = False
+        elif line.strip() == TRACEBACK:  # the log has it; people get the one line that it ends with
+            self._quiet = True
         elif found := MISTAKE.match(line):
             self.mistake = found[1]
         elif line.strip() and not self._quiet and not NOISE.search(line):

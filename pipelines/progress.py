@@ -34,7 +34,7 @@ def shown(steps: int, console: Console) -> Iterator[Callable[[str, str, str], No
             elif event == "said":
                 bars.update(bar, said=text[:60])
                 if not console.is_terminal:
-                    console.print(f"{name}: {text}", highlight=False, markup=False)
+                    console.print(f"{name}: {text}", highlight=False, markup=False, soft_wrap=True)
             elif event in ("SUCCESS", "reused"):
                 bars.advance(bar)
                 took = "done before" if event == "reused" else f"{time.monotonic() - began.get(step, 0):6.1f} s"

@@ -86,8 +86,11 @@ def test_changed_data_is_read_again_by_a_step_that_may_be_reused(tmp_path):
 
 
 def test_a_mistake_in_a_step_is_one_line_and_leaves_nothing_half_written(tmp_path):
+    out, seen = tmp_path / "out", []
     with pytest.raises(UserMistake, match=r"^upto is wrong: give a smaller one$"):
-        events(tmp_path / "target", tmp_path / "out", mood="mistaken")
+        run(tiny, {"target": "", "mood": "mistaken"}, out, lambda *event: seen.append(event))
+    assert [text for event, _, text in seen if event == "said"] == ["counting to 3"], "the traceback is for the log"
+    assert "Traceback" in (out / "pipeline.log").read_text()
     assert list((tmp_path / "out" / "steps").iterdir()) == []
 
 
