@@ -365,7 +365,7 @@ in_chunks = often(9).map(lambda whole: not whole)
 
 
 def pieces(body: bytes, chunked: bool) -> Any:
-    return iter([body[n : n + 700] for n in range(0, len(body), 700)]) if chunked else body
+    return [body[n : n + 700] for n in range(0, len(body), 700)] if chunked else body
 
 
 # --- what must come back ---
