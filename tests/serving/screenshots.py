@@ -29,7 +29,8 @@ def before_and_after(page: Page, url: str, out: Path) -> list[Path]:
         made = [shoot(page, out / "playground-before.png")]
         # Something of another kind than what is on top: that is the click with something to say.
         tops = [path.split(" ")[0] for path in page.texts(".tile .path")]
-        page.click(".tile [data-do=click]", next((n for n, top in enumerate(tops) if n > 3 and top != tops[0]), 0))
+        other = next((n for n, top in enumerate(tops) if n > 3 and top != tops[0]), 0)
+        page.click(".tile button[data-do=click]", other)
         page.wait()
         made.append(shoot(page, out / "playground-after.png"))
         new = page.run("return [...document.querySelectorAll('.tile')].findIndex(t => t.querySelector('.move.new'))")
