@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import signal
 import sys
 import threading
@@ -16,12 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import start_http_server
 
 from longtail.errors import InvalidInput, LongtailError
-from longtail.events.incoming import EARLIEST_US, Bounds, Misfit, clean
+from longtail.events.incoming import Misfit
 from longtail.events.spool import Row, Spool
 from longtail.metrics import (
     DRAIN_FAILURES,
@@ -32,18 +30,15 @@ from longtail.metrics import (
     SPOOL_SEAL_FAILURES,
     SPOOL_SEALED,
 )
-from longtail.schema import DAY_US, GUEST_PREFIX
 from serving import logs
 from serving.collector.config import CollectorConfig, KafkaConfig, SealConfig
 from serving.collector.log import say, told
+from serving.collector.message import row_of
 
 GROUP = 5000
 WAIT_S = 0.2
 LOOK_EVERY_S = 5.0
 RETRY_S = 1.0
-PSEUDONYM = re.compile(rf"{GUEST_PREFIX}?[0-9a-f]{{32}}")
-# The collector's own bounds may be any within these.
-ANY = Bounds(ahead_us=DAY_US, text=65_536)
 
 
 class Drain:
@@ -66,6 +61,11 @@ class Drain:
         self._next: dict[int, int] = {}
         self._looked = -LOOK_EVERY_S
         self._down = False
+
+    @property
+    def topic(self) -> str:
+        """What it reads."""
+        return self._config.topic
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Consume, store and seal until `stopping()`; what fails is said, counted and tried again."""
@@ -203,28 +203,26 @@ class Drain:
                 say("sealed", rows=sealed.rows, files=sealed.files, seconds=round(sealed.seconds, 3))
 
 
-def row_of(content: bytes) -> Row:
-    """The row that a collector wrote: of the contract, its ids pseudonyms.
+def build(state: Path, config_file: Path, metrics_port: int | None = None) -> Drain:
+    """The consumer that a configuration describes.
 
     Raises:
-        Misfit: somebody else wrote it.
+        LongtailError: a mistake in the arguments, or another process has the folder.
     """
+    config = CollectorConfig.load(config_file)
+    if config.kafka is None:
+        raise InvalidInput(f"{config_file}: kafka.servers must say where events are taken from")
     try:
-        row = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        raise Misfit("not JSON") from None
-    if not isinstance(row, dict):
-        raise Misfit("not an object")
-    received, extra = row.pop("received_at", None), row.pop("extra", None)
-    if not isinstance(received, int) or not isinstance(extra, str | None) or received < EARLIEST_US:
-        raise Misfit("not written by a collector")
-    # Judged at the moment when the collector judged it: a slow consumer finds nothing else.
-    if received > time.time_ns() // 1000 + ANY.ahead_us or clean(row, received, ANY) != row:
-        raise Misfit("not written by a collector")
-    for name in ("user_id", "session_id", "device_id"):
-        if name in row and not PSEUDONYM.fullmatch(row[name]):
-            raise Misfit(f"{name} is no pseudonym")
-    return Row(row["event_id"], row["timestamp"], content)
+        if metrics_port:
+            start_http_server(metrics_port, "127.0.0.1")
+    except (OSError, OverflowError) as error:
+        raise InvalidInput(f"--metrics_port {metrics_port}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"--state {state}: cannot be made or is no folder: {error.strerror}") from None
+    spool = Spool(state, limits=config.limits.spool, horizon_days=config.horizon_days)
+    return Drain(config.kafka, spool, config.seal)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -241,21 +239,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        config = CollectorConfig.load(given.config)
-        if config.kafka is None:
-            raise InvalidInput(f"{given.config}: kafka.servers must say where events are taken from")
-        if given.metrics_port:
-            start_http_server(given.metrics_port, "127.0.0.1")
-        given.state.mkdir(parents=True, exist_ok=True)
-        spool = Spool(given.state, limits=config.limits.spool, horizon_days=config.horizon_days)
-    except (OSError, OverflowError) as error:
-        print(f"drain: {error}", file=sys.stderr)
-        raise SystemExit(InvalidInput.exit_code) from None
+        drain = build(given.state, given.config, given.metrics_port)
     except LongtailError as error:
         print(f"drain: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    say("started", topic=config.kafka.topic, state=given.state)
-    Drain(config.kafka, spool, config.seal).run(stop.is_set)
+    say("started", topic=drain.topic, state=given.state)
+    drain.run(stop.is_set)
     say("stopped")
 
 

@@ -11,12 +11,27 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
+from longtail.errors import InvalidInput
+from serving.collector.drain import build
 from tests.serving.collector_crash import DrainProcess
 from tests.serving.collector_process import CollectorProcess, sealed, stored
 from tests.serving.kafka import Kafka, why_no_kafka
 from tests.serving.test_collector import PSEUDONYMS, event, live, until
 
 pytestmark = pytest.mark.serving
+
+
+def test_a_consumer_that_cannot_start_says_so_in_one_line(tmp_path: Path):
+    file = tmp_path / "collector.yaml"
+    for content, state, port, says in (
+        ("sink: spool\n", "state", None, "kafka.servers must say"),
+        ("kafka: {servers: 'x:1', topics: a}\n", "state", None, r"line 1: kafka\.topics: unknown key"),
+        ("kafka: {servers: 'x:1'}\n", "state", 65536, "--metrics_port 65536"),
+        ("kafka: {servers: 'x:1'}\n", file.name, None, "is no folder"),
+    ):
+        file.write_text(content)
+        with pytest.raises(InvalidInput, match=says):
+            build(tmp_path / state, file, port)
 
 
 @pytest.fixture(scope="module")
