@@ -110,12 +110,12 @@ class DrainProcess:
         self.process.wait()
 
     def stop(self) -> int:
-        return stop(self.process, 20)
+        return stop(self.process, 60)
 
     def lines(self) -> list[dict]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
-    def wait_for(self, ids: set[str], timeout_s: float = 60.0) -> None:
+    def wait_for(self, ids: set[str], timeout_s: float = 120.0) -> None:
         """Until it has stored these ids: its seals are looked at, so it must seal often."""
         from tests.serving.collector_process import sealed
 

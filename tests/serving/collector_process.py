@@ -35,7 +35,7 @@ class CollectorProcess:
             self._flags += ("--config", str(file))
         self.process: subprocess.Popen | None = None
 
-    def start(self, timeout_s: float = 30.0) -> CollectorProcess:
+    def start(self, timeout_s: float = 60.0) -> CollectorProcess:
         argv = [sys.executable, "-m", "serving.collector", "--state", str(self.state), "--port", str(self.port)]
         self.process = spawn([*argv, *self._flags], self.log, {"LONGTAIL_PSEUDONYM_KEY": KEY, "OMP_NUM_THREADS": "1"})
         deadline = time.monotonic() + timeout_s
@@ -58,7 +58,7 @@ class CollectorProcess:
         """Ask it to end; its exit code."""
         if self.process is None:
             return 0
-        code = stop(self.process)
+        code = stop(self.process, 60)
         self.process = None
         return code
 

@@ -36,14 +36,14 @@ class Senders:
             thread.start()
         return self
 
-    def stop(self, timeout_s: float = 60.0) -> None:
+    def stop(self, timeout_s: float = 120.0) -> None:
         self._stopping.set()
         deadline = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
             assert not thread.is_alive(), "a sender never heard a 200 for its last events"
 
-    def wait_for(self, more: int, timeout_s: float = 60.0) -> None:
+    def wait_for(self, more: int, timeout_s: float = 120.0) -> None:
         """Until so many further events are acknowledged."""
         goal, deadline = len(self.acknowledged) + more, time.monotonic() + timeout_s
         while len(self.acknowledged) < goal:
