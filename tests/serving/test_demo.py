@@ -45,7 +45,7 @@ def finished(tmp_path_factory):
     out, log = root / "demo", root / "first.txt"
     process = start(out, log)
     try:
-        code = process.wait(500)
+        code = process.wait(1200)
     finally:
         process.kill()
     assert code == 0, log.read_text()[-3000:]
@@ -80,7 +80,7 @@ def test_a_second_run_trains_nothing_again_and_stays_up_until_told_to_stop(finis
     log = out.parent / "second.txt"
     process = start(out, log, "--stay")
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 600
         while "Ctrl-C stops them" not in log.read_text() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.2)
         text = log.read_text()
@@ -104,7 +104,7 @@ def test_a_second_run_trains_nothing_again_and_stays_up_until_told_to_stop(finis
 def test_interrupted_in_training_it_leaves_no_process_and_nothing_half_written(finished, tmp_path):
     out, log = tmp_path / "demo", tmp_path / "log.txt"
     process = start(out, log)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while "train two tower: started" not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)

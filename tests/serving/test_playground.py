@@ -157,7 +157,10 @@ def test_somebody_known_clicks_sees_the_next_list_and_why(real, page):
         assert part in trace, part
     page.click("#trace .raw summary")
     page.until(lambda: page.text("#trace pre").startswith("{"))
-    assert json.loads(page.text("#trace pre"))["items"][2]["item_id"] == page.shown()[2]
+    answer = json.loads(page.text("#trace pre"))
+    assert answer["items"][2]["item_id"] == page.shown()[2]
+    ranks = [said["rank"] for item in answer["trace"]["items"] for said in item["sources"].values()]
+    assert min(ranks) == 1  # the best of a source is its first
     assert page.complaints() == []
 
 
@@ -283,6 +286,7 @@ def test_with_a_collector_the_click_goes_there_and_the_page_says_when_it_showed(
     assert len(event["event_id"]) >= 32 and event["request_id"] and event["session_id"]
     assert told.asked[-1]["context"]["events"] == []
     assert "changed the list after" in page.text("#change")
+    assert "1 event of this session" in page.text("#person")
     assert float(page.text("#after").split()[0]) > 0
 
 
