@@ -18,6 +18,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,9 +28,7 @@ from longtail.benchmark import PROTOCOLS, Protocol, load_training_part, train_to
 from longtail.errors import InvalidInput
 from longtail.evaluation.bootstrap import paired_difference
 from longtail.features.request import feature_list
-from longtail.ranking.groups import Wanted
 from longtail.ranking.ranker import TrainingRows, train_ranker
-from longtail.ranking.two_stage import training_rows
 from longtail.training import Proposals, TrainingConfig, TrainingSet, prepare, propose
 
 T = TypeVar("T")
@@ -37,12 +36,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Judged:
-    """All candidates of the requests of one window, what each request led to, and the request of each group."""
+    """All candidates of one window's requests, and how many items each request wanted, proposed or not.
 
-    rows: TrainingRows
+    `features` float32 [N, F], `gain` float32 [N], `request` int64 [N] ascending, `ranks` float32 [N, S]; `wanted`
+    int64 [B].
+    """
+
+    features: np.ndarray
+    gain: np.ndarray
+    request: np.ndarray
     ranks: np.ndarray
-    wanted: Wanted
-    groups: np.ndarray
+    wanted: np.ndarray
 
 
 def main() -> None:
@@ -75,9 +79,7 @@ def main() -> None:
     digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
     keep = given.keep / digest  # other settings never read these rows
     keep.mkdir(parents=True, exist_ok=True)
-    learned, judged = kept(
-        keep / "proposed.pickle", lambda: proposed(protocol, given.folder, given.epochs != 0, given.judged, keep)
-    )
+    learned, judged = proposed(protocol, given.folder, given.epochs != 0, given.judged, keep)
     table(learned, judged, config, given.repeats, keep)
 
 
@@ -96,27 +98,42 @@ def proposed(
     protocol: Protocol, folder: Path, two_tower: bool, judged: int, keep: Path
 ) -> tuple[Proposals, list[Judged]]:
     """What the older windows teach, and all candidates of the newest `judged` ones."""
+    places = [keep / "learned.pickle", *(keep / f"judged-{n}.pickle" for n in range(judged))]
+    if all(place.is_file() for place in places):
+        learned, *found = (pickle.loads(place.read_bytes()) for place in places)
+        return learned, found
     shop, until, _, _ = load_training_part(protocol, folder, keep)
     data = prepare(shop, until, protocol.config)
     windows = data.windows()
     if len(windows) <= judged:
         raise InvalidInput(f"only {len(windows)} windows fit into the log: judge fewer, or ask for more --windows")
     shared = [train_tower(data, keep / "tower")] if two_tower else []  # it goes on from its checkpoint
-    learned = propose(data, shared, windows[judged:], lambda line: print(line, file=sys.stderr))
-    return learned, [judged_window(data, shared, window) for window in windows[:judged]]
+    learned = kept(places[0], lambda: propose(data, shared, windows[judged:], say))
+    return learned, [
+        kept(place, partial(judged_window, data, shared, window))
+        for place, window in zip(places[1:], windows, strict=False)
+    ]
+
+
+def say(line: str) -> None:
+    """A line of progress."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def judged_window(data: TrainingSet, shared: list, window: tuple[int, int]) -> Judged:
     """Every candidate of the window's requests to which something wanted was proposed."""
     stage = data.stage(window[0], shared)
     requests, wanted = data.requests(*window)
-    wanted = replace(wanted, shown=None)  # what was on show is for learning: judged is what retrieval proposes
-    rows, _, ranks, _ = training_rows(stage, requests, wanted, 1.0, None, 0)
-    hit = np.zeros(len(requests), bool)
-    for first, _, candidates in stage.chunks(requests, None):
-        found = wanted.label(candidates.rows + first, candidates.items) > 0
-        hit[np.unique(candidates.rows[found]) + first] = True
-    return Judged(rows, ranks, wanted, np.flatnonzero(hit))
+    items = stage.item_table()
+    blocks = []
+    for first, part, candidates in stage.chunks(requests, None):
+        gain = wanted.label(candidates.rows + first, candidates.items)
+        hit = np.isin(candidates.rows, candidates.rows[gain > 0])
+        found = candidates.take(hit)
+        blocks.append((stage.features(part, found, items), gain[hit], found.rows + first, found.ranks))
+    features, gain, rows, ranks = (np.concatenate(column) for column in zip(*blocks, strict=True))
+    say(f"judged: {len(requests)} requests, {len(gain)} candidates")
+    return Judged(features, gain, rows, ranks, np.diff(wanted.indptr))
 
 
 def table(learned: Proposals, judged: list[Judged], config: TrainingConfig, repeats: int, keep: Path) -> None:
@@ -138,7 +155,7 @@ def table(learned: Proposals, judged: list[Judged], config: TrainingConfig, repe
                 for part in judged:
                     among = (part.ranks[:, others] < config.depth).any(axis=1)
                     score = np.full(len(among), -np.inf, np.float32)
-                    score[among] = booster.inplace_predict(part.rows.features[among][:, columns])
+                    score[among] = booster.inplace_predict(part.features[among][:, columns])
                     parts.append(ndcg_at_10(score, part))
                 found.append(np.concatenate(parts))
             return np.mean(found, axis=0)
@@ -179,16 +196,12 @@ def masked(learned: Proposals, columns: np.ndarray, others: np.ndarray, depth: i
 
 def ndcg_at_10(score: np.ndarray, part: Judged) -> np.ndarray:
     """Binary NDCG@10 of every request, 0 where nothing wanted was proposed; float64 [B]."""
-    out = np.zeros(len(part.wanted.indptr) - 1)
-    discount = 1 / np.log2(np.arange(2, 12))
-    bounds = np.concatenate([[0], np.cumsum(part.rows.sizes)])
-    for g, request in enumerate(part.groups):
-        own = slice(bounds[g], bounds[g + 1])
-        top = np.argsort(-score[own], kind="stable")[:10]
-        hits = (part.rows.gain[own][top] > 0) & np.isfinite(score[own][top])
-        ideal = discount[: min(10, part.wanted.indptr[request + 1] - part.wanted.indptr[request])].sum()
-        out[request] = (hits * discount[: len(hits)]).sum() / ideal
-    return out
+    order = np.lexsort((-score, part.request))
+    place = np.arange(len(order)) - np.searchsorted(part.request, part.request)
+    hit = (place < 10) & (part.gain[order] > 0) & np.isfinite(score[order])
+    dcg = np.bincount(part.request, hit / np.log2(place + 2), len(part.wanted))
+    ideal = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(2, 12)))])[np.minimum(part.wanted, 10)]
+    return dcg / ideal
 
 
 if __name__ == "__main__":

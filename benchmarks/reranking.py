@@ -1,4 +1,4 @@
-"""Milliseconds of `rerank` for one request: `OMP_NUM_THREADS=1 python benchmarks/reranking.py`.
+"""Milliseconds of `rerank` for one request: `OMP_NUM_THREADS=1 python -m benchmarks.reranking`.
 
 Prints a Markdown table: median and 95th percentile over 500 requests of 500 candidates each, from a catalogue of 50,000
 items with 64-dimensional vectors.
