@@ -46,8 +46,9 @@ def ranked(
     best = rerank(worth, items, bundle.view, asked.person, surface.rules, rng, asked.now, asked.k, linear_scores=linear)
     speaks = candidates.best[mine]
     names = [(bundle.sources[speaks[o]], bundle.reasons[speaks[o]]) if o >= 0 else PINNED for o in best.order.tolist()]
-    if surface.anchor == "last_viewed" and len(asked.anchors) and bundle.titles[asked.anchors[-1]]:
-        reason = f"because you viewed {bundle.titles[asked.anchors[-1]]}"
+    viewed = surface.anchor == "last_viewed" and len(asked.anchors) and bundle.catalogue.title(asked.anchors[-1])
+    if viewed:
+        reason = f"because you viewed {viewed}"
         names = [(source, reason) for source, _ in names]
     level: Level = "full" if scores is not None or surface.order == "blend" else "unranked"
     listed = _items(bundle, best.items, best.scores.tolist(), names, best.propensity.tolist())
@@ -107,5 +108,5 @@ def _items(
     bundle: Bundle, codes: np.ndarray, scores: Sequence[float], names: Sequence[tuple[str, str]],
     propensity: Sequence[float],
 ) -> list[Item]:  # fmt: skip
-    columns = zip(bundle.item_ids[codes], scores, names, propensity, strict=True)
+    columns = zip(bundle.catalogue.ids_of(codes), scores, names, propensity, strict=True)
     return [Item(i, s, source, reason, p) for i, s, (source, reason), p in columns]

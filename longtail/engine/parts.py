@@ -15,10 +15,11 @@ import scipy.sparse as sp
 
 from longtail.engine.bundle import Manifest, ranker_name, sources_of, verify
 from longtail.engine.ids import IdTable
+from longtail.engine.stored import StoredCatalogue
 from longtail.errors import InvalidBundle
 from longtail.events import Catalogue
 from longtail.features.definitions import ITEM_SNAPSHOT
-from longtail.features.request import ItemTable
+from longtail.features.item_table import ItemArrays
 from longtail.reranking import BoundRules, ItemView
 from longtail.surfaces import BoundSurfaces, Surfaces
 
@@ -29,13 +30,17 @@ SURFACES_FILE = "surfaces.yaml"
 def write_catalogue(
     folder: Path, catalogue: Catalogue, snapshot: Mapping[str, np.ndarray], as_of: int, content: sp.csr_matrix
 ) -> None:
-    """Write `catalogue/`: the items, their snapshot at `as_of` (microseconds; int64 [I] columns), content [I, V]."""
+    """Write `catalogue/`: the items, their snapshot at `as_of` (microseconds; int64 [I] columns), content [I, V].
+
+    What servers read lies beside them as arrays, see `StoredCatalogue` and `ItemArrays`.
+    """
     out = Path(folder) / "catalogue"
     out.mkdir(parents=True, exist_ok=True)
     catalogue.frame.to_parquet(out / "items.parquet", index=False)
     columns: dict[str, Any] = {name: np.asarray(snapshot[name], np.int64) for name in ITEM_SNAPSHOT}
-    np.savez(out / "item_features.npz", **columns, as_of=np.int64(as_of))
-    sp.save_npz(out / "content.npz", sp.csr_matrix(content))
+    np.savez_compressed(out / "item_features.npz", **columns, as_of=np.int64(as_of))
+    StoredCatalogue.of(out, catalogue, columns["n_all"], as_of).save()
+    ItemArrays.of(columns, catalogue, sp.csr_matrix(content)).save(out)
 
 
 def write_fallback(
@@ -68,8 +73,8 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
-    catalogue: Catalogue
-    items: ItemTable
+    catalogue: StoredCatalogue
+    items: ItemArrays
     as_of: int
     view: ItemView
     surfaces: BoundSurfaces
@@ -88,24 +93,17 @@ class Bundle:
         folder = Path(folder).resolve()
         manifest = verify(folder, contents)
         sources = sources_of(folder)
+        catalogue, items = open_catalogue(folder)
         try:
-            catalogue = Catalogue.from_frame(pd.read_parquet(folder / "catalogue" / "items.parquet"))
-            with np.load(folder / "catalogue" / "item_features.npz") as stored:
-                snapshot = {name: stored[name].astype(np.int64) for name in ITEM_SNAPSHOT}
-                as_of = int(stored["as_of"])
-            content = sp.csr_matrix(sp.load_npz(folder / "catalogue" / "content.npz"))
-            fallback = _fallback(json.loads((folder / "fallback.json").read_text()), catalogue, snapshot["n_all"])
-        except (OSError, ValueError, KeyError, IndexError) as error:
+            fallback = _fallback(json.loads((folder / "fallback.json").read_text()), catalogue)
+        except (OSError, ValueError, KeyError) as error:
             raise InvalidBundle(f"{folder} cannot be read ({type(error).__name__}: {error}): train again") from error
-        if not all(len(column) == len(catalogue) for column in snapshot.values()) or content.shape[0] != len(catalogue):
-            raise InvalidBundle(f"{folder}/catalogue: items and item features have different lengths: train again")
         file = folder / SURFACES_FILE
         surfaces = Surfaces.load(file) if file.is_file() else Surfaces.default()
         names = [s["name"] for s in sources]
         return Bundle(
-            folder, manifest, catalogue, ItemTable(snapshot, catalogue, content), as_of,
-            ItemView.from_catalogue(catalogue), surfaces.bind(catalogue, names), fallback,
-            names, [s.get("reason") or REASON for s in sources],
+            folder, manifest, catalogue, items, catalogue.as_of, catalogue.view, surfaces.bind(catalogue, names),
+            fallback, names, [s.get("reason") or REASON for s in sources],
         )  # fmt: skip
 
     @property
@@ -118,22 +116,10 @@ class Bundle:
         """What tells this bundle from others."""
         return self.manifest.version
 
-    @cached_property
-    def item_ids(self) -> np.ndarray:
-        """str object array [I]."""
-        return self.catalogue.item_ids
-
-    @cached_property
-    def titles(self) -> np.ndarray:
-        """What people call the items, str object array [I]; None where the catalogue does not say."""
-        titles = self.catalogue.frame["title"].to_numpy(object, copy=True)
-        titles[pd.isna(titles)] = None
-        return titles
-
-    @cached_property
+    @property
     def codes(self) -> IdTable:
         """Item index by item id."""
-        return IdTable.of(self.item_ids)
+        return self.catalogue.codes
 
     @cached_property
     def ranker(self) -> str:
@@ -149,16 +135,47 @@ class Bundle:
         return {name: code for code, name in enumerate(self.fallback.segments)}
 
 
-def _fallback(raw: dict, catalogue: Catalogue, interactions: np.ndarray) -> Fallback:
-    codes = pd.Index(catalogue.item_ids)
+def open_catalogue(folder: Path) -> tuple[StoredCatalogue, ItemArrays]:
+    """What servers read of `catalogue/` in a bundle folder.
 
+    Raises:
+        InvalidBundle: it is missing, unreadable, or its parts do not fit.
+    """
+    folder = Path(folder) / "catalogue"
+    catalogue, items = StoredCatalogue.open(folder), ItemArrays.open(folder)
+    if catalogue is None or items is None:
+        catalogue, items = _arrays_of(folder)
+    if len(catalogue) != len(items):
+        raise InvalidBundle(f"{folder}: items and item features have different lengths: train again")
+    return catalogue, items
+
+
+def _arrays_of(folder: Path) -> tuple[StoredCatalogue, ItemArrays]:
+    """What older bundles do not hold as arrays, made of what they hold."""
+    try:
+        catalogue = Catalogue.from_frame(pd.read_parquet(folder / "items.parquet"))
+        with np.load(folder / "item_features.npz") as stored:
+            snapshot = {name: stored[name].astype(np.int64) for name in ITEM_SNAPSHOT}
+            as_of = int(stored["as_of"])
+        content = sp.csr_matrix(sp.load_npz(folder / "content.npz"))
+        if not all(len(column) == len(catalogue) for column in snapshot.values()):
+            raise ValueError("items and item features have different lengths")
+        return StoredCatalogue.of(folder, catalogue, snapshot["n_all"], as_of), ItemArrays.of(
+            snapshot, catalogue, content
+        )
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise InvalidBundle(f"{folder} cannot be read ({type(error).__name__}: {error}): train again") from error
+
+
+def _fallback(raw: dict, catalogue: StoredCatalogue) -> Fallback:
     def known(ids: list[str]) -> np.ndarray:
-        found = codes.get_indexer(pd.Index(ids, dtype=object)).astype(np.int64)
+        found = catalogue.find(ids)
         return found[found >= 0]
 
     segments = list(raw["segments"])
     # Whatever the filters take away from the popular items, every item of the shop stands behind them.
     popular = known(raw["popular"])
-    rest = np.setdiff1d(np.arange(len(catalogue), dtype=np.int64), popular)
-    rest = rest[np.argsort(-interactions[rest], kind="stable")]
+    named = np.zeros(len(catalogue), bool)
+    named[popular] = True
+    rest = catalogue.by_interactions[~named[catalogue.by_interactions]]
     return Fallback(np.concatenate([popular, rest]), [known(raw["segments"][s]) for s in segments], segments)

@@ -50,6 +50,6 @@ def warm(engine: Engine) -> None:
     )  # fmt: skip
     quiet = replace(engine, people=_Nobody(), retrieve=some, score=_flat, lists=None, impressions=None, config=patient)
     quiet.surfaces = engine.surfaces
-    click = SessionEvent(item_id=str(bundle.item_ids[items[0]]))
+    click = SessionEvent(item_id=bundle.catalogue.ids_of(items[:1])[0])
     asked = [Instance(), Instance(context=Context(events=(click,), region=next(iter(bundle.fallback.segments), None)))]
     asyncio.run(quiet.recommend(asked, probe=True))

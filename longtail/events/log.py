@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +208,14 @@ class Catalogue:
     def created_us(self) -> np.ndarray:
         """int64 [I] microseconds, -1 where unknown."""
         return micros(self.frame["created_at"])
+
+    def find(self, ids: Sequence[str]) -> np.ndarray:
+        """Item index int64 of each id, -1 for ids that the shop lacks."""
+        return self._codes.get_indexer(pd.Index(ids, dtype=object)).astype(np.int64)
+
+    @cached_property
+    def _codes(self) -> pd.Index:
+        return pd.Index(self.item_ids)
 
     @staticmethod
     def from_frame(frame: pd.DataFrame) -> Catalogue:

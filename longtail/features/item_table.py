@@ -40,6 +40,11 @@ class ItemArrays:
     def __len__(self) -> int:
         return len(self.facts)
 
+    @property
+    def arrays(self) -> ItemArrays:
+        """Itself: what is stored stands where a table would be computed."""
+        return self
+
     @staticmethod
     def of(snapshot: Mapping[str, np.ndarray], catalogue: Catalogue, content: sp.csr_matrix) -> ItemArrays:
         """Compute them from a snapshot, int64 [I] per column of `ITEM_SNAPSHOT`."""
@@ -101,19 +106,17 @@ TYPES = {
 class ItemTable:
     """The item snapshot in force, with what the catalogue says of the items.
 
-    `snapshot` int64 [I] per column of `ITEM_SNAPSHOT`; `content` csr float32 [I, V], rows of unit length; `stored` are
-    the arrays as a bundle holds them, else they are computed when they are first needed.
+    `snapshot` int64 [I] per column of `ITEM_SNAPSHOT`; `content` csr float32 [I, V], rows of unit length.
     """
 
     snapshot: Mapping[str, np.ndarray]
     catalogue: Catalogue
     content: sp.csr_matrix
-    stored: ItemArrays | None = None
 
     @cached_property
     def arrays(self) -> ItemArrays:
-        """What `assemble` reads."""
-        return self.stored or ItemArrays.of(self.snapshot, self.catalogue, self.content)
+        """What `assemble` reads, computed when it is first needed."""
+        return ItemArrays.of(self.snapshot, self.catalogue, self.content)
 
 
 def _mapped(path: Path, dtype: type) -> np.ndarray:

@@ -96,7 +96,11 @@ class Pairs:
 
 
 def assemble(
-    requests: Requests, user: Mapping[str, np.ndarray], categories: UserCategory, items: ItemTable, pairs: Pairs
+    requests: Requests,
+    user: Mapping[str, np.ndarray],
+    categories: UserCategory,
+    items: ItemTable | ItemArrays,
+    pairs: Pairs,
 ) -> np.ndarray:
     """The ranker's input float32 [N, F], columns in the order of `feature_list`.
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from longtail.events import Catalogue
 
@@ -26,7 +25,6 @@ class TargetIndex:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._codes = pd.Index(catalogue.item_ids)
         self._known: dict[Names, int] = {}
         self._tilts: dict[tuple[str, float], np.ndarray | None] = {}
         self.words: list[np.ndarray] = []
@@ -34,7 +32,7 @@ class TargetIndex:
 
     def items(self, ids: Sequence[str]) -> np.ndarray:
         """Item indices int64 of the ids that the shop has, in their order, each once."""
-        found = self._codes.get_indexer(pd.Index(list(dict.fromkeys(ids)), dtype=object)).astype(np.int64)
+        found = self._catalogue.find(list(dict.fromkeys(ids)))
         return found[found >= 0]
 
     def target(self, category: str | None, brand: str | None, items: tuple[str, ...] | None) -> int:
