@@ -1,4 +1,7 @@
-"""Triton python-backend model of the ranker: XGBoost on one CPU thread. Copied into the bundle as `1/model.py`."""
+"""Triton python-backend model of the ranker: XGBoost's trees on one CPU thread. Copied into the bundle as `1/model.py`.
+
+Where Longtail is installed beside Triton, its own loop walks the trees: the same bits in a third of the time.
+"""
 
 import ctypes
 import os
@@ -21,6 +24,7 @@ class TritonPythonModel:
     """input__0 FP32 [N, F] -> output__0 FP32 [N, 1]."""
 
     booster: xgboost.Booster
+    forest: Any
     lent: list[np.ndarray]
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -28,6 +32,7 @@ class TritonPythonModel:
         self.booster = xgboost.Booster(model_file=os.path.join(folder, "xgboost.ubj"))
         # More threads than one make it slower as soon as two requests overlap.
         self.booster.set_param({"nthread": 1})
+        self.forest = forest_of(self.booster)
 
     def execute(self, requests: list) -> list:
         # from_dlpack only borrows the memory, and it is read after this method has returned.
@@ -37,7 +42,17 @@ class TritonPythonModel:
     def score(self, features: np.ndarray) -> np.ndarray:
         if not len(features):
             return np.zeros((0, 1), np.float32)
-        return np.ascontiguousarray(self.booster.inplace_predict(features), np.float32).reshape(-1, 1)
+        scores = self.booster.inplace_predict(features) if self.forest is None else self.forest.scores(features)
+        return np.ascontiguousarray(scores, np.float32).reshape(-1, 1)
+
+
+def forest_of(booster: xgboost.Booster) -> Any:
+    """The booster's trees for Longtail's loop, None without Longtail or where XGBoost would say something else."""
+    try:
+        from longtail.ranking.forest import Forest
+    except ImportError:
+        return None
+    return Forest.of(booster)
 
 
 def read(given: Any) -> np.ndarray:
