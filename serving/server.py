@@ -22,6 +22,7 @@ from serving.edge.app import Edge
 from serving.edge.grpc import GuardInterceptor
 from serving.edge.guard import Guard
 from serving.edge.pages import pages
+from serving.tensor_path import TensorPath
 
 HOST_VARIABLE = "LONGTAIL_HOST"
 MAX_MESSAGE = 256 * 1024 * 1024
@@ -90,7 +91,8 @@ class Server(ModelServer):
         """Serve one loaded model until SIGTERM or SIGINT, then drain.
 
         With a guard it is the recommender, which faces the world: keys, rates and sizes hold on REST and gRPC, and the
-        edge answers `model.answer` and `model.infer` itself instead of KServe's FastAPI.
+        edge answers `model.answer` and `model.infer` itself instead of KServe's FastAPI. So does `TensorPath` for a
+        model with `propose`.
         """
         self._register_and_check_atleast_one_model_is_ready([model])
         self._rest_server = RESTServer(
@@ -101,6 +103,8 @@ class Server(ModelServer):
         self._rest_server.config.access_log = False
         if guard is not None:
             self._rest_server.config.app = Edge(kserve_app, model, guard, pages())
+        elif hasattr(model, "propose"):
+            self._rest_server.config.app = TensorPath(kserve_app, model)
         self.servers.append(self._rest_server.start())
         if self.enable_grpc:
             self._grpc_server = _Grpc(f"{host()}:{self.grpc_port}", self, guard)

@@ -1,28 +1,24 @@
-"""Named NumPy arrays as Open Inference Protocol v2 messages, and the gRPC hops of the recommender."""
+"""Named NumPy arrays as Open Inference Protocol v2 messages: KServe's objects, and raw tensors after JSON over HTTP.
+
+The second form is what travels between the servers: a call of it costs a quarter of what gRPC from Python does.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-import grpc
 import numpy as np
-from kserve import InferenceGRPCClient, InferInput, InferOutput, InferRequest, InferResponse
+import orjson
+from kserve import InferOutput, InferRequest, InferResponse
 
-from longtail.errors import Unavailable
+from longtail.compiled import frozen
+from longtail.errors import InvalidInput
 
 DATATYPE = {"float32": "FP32", "int64": "INT64", "int32": "INT32", "int8": "INT8"}
-
-
-def request_of(model: str, arrays: Mapping[str, np.ndarray], version: str | None = None) -> InferRequest:
-    """An inference request of one tensor per array; `version` travels as the parameter `bundle_version`."""
-    inputs = []
-    for name, values in arrays.items():
-        tensor = InferInput(name, list(values.shape), DATATYPE[values.dtype.name])
-        tensor.set_data_from_numpy(np.ascontiguousarray(values))
-        inputs.append(tensor)
-    return InferRequest(model, inputs, parameters={"bundle_version": version} if version else None)
+DTYPE = {datatype: np.dtype(name) for name, datatype in DATATYPE.items()}
+JSON_LENGTH = b"inference-header-content-length"
+VERSION = "bundle_version"
 
 
 def response_of(request: InferRequest, arrays: Mapping[str, np.ndarray], version: str) -> InferResponse:
@@ -32,71 +28,47 @@ def response_of(request: InferRequest, arrays: Mapping[str, np.ndarray], version
         tensor = InferOutput(name, list(values.shape), DATATYPE[values.dtype.name])
         tensor.set_data_from_numpy(np.ascontiguousarray(values))
         outputs.append(tensor)
-    return InferResponse(request.id or "", request.model_name, outputs, parameters={"bundle_version": version})
+    return InferResponse(request.id or "", request.model_name, outputs, parameters={VERSION: version})
 
 
-def arrays_of(message: InferRequest | InferResponse) -> dict[str, np.ndarray]:
-    """The arrays of a message by name."""
-    tensors = message.inputs if isinstance(message, InferRequest) else message.outputs
-    return {tensor.name: tensor.as_numpy() for tensor in tensors}
+def arrays_of(request: InferRequest) -> dict[str, np.ndarray]:
+    """The arrays of a request by name."""
+    return {tensor.name: tensor.as_numpy() for tensor in request.inputs}
 
 
-def version_of(message: InferRequest | InferResponse) -> str | None:
+def version_of(request: InferRequest) -> str | None:
     """The parameter `bundle_version`, None where it was not sent."""
-    value: Any = (message.parameters or {}).get("bundle_version")
+    value: Any = (request.parameters or {}).get(VERSION)
     return getattr(value, "string_param", value)
 
 
-class HopFailed(Unavailable):
-    """A downstream server did not answer as it should; `cause` is a short label for metrics."""
+def pack(kind: str, arrays: Mapping[str, np.ndarray], parameters: Mapping[str, Any]) -> list[bytes]:
+    """JSON, then the raw bytes of each array; `kind` is `inputs` or `outputs`."""
+    whole = [np.ascontiguousarray(values) for values in arrays.values()]
+    tensors = [
+        {"name": n, "shape": a.shape, "datatype": DATATYPE[a.dtype.name], "parameters": {"binary_data_size": a.nbytes}}
+        for n, a in zip(arrays, whole, strict=True)
+    ]
+    return [orjson.dumps({"parameters": parameters, kind: tensors}), *(a.tobytes() for a in whole)]
 
-    def __init__(self, message: str, cause: str) -> None:
-        super().__init__(message)
-        self.cause = cause
 
+def unpack(kind: str, body: bytes | bytearray, json_length: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(arrays by name, parameters) of what `pack` made; the arrays are read-only.
 
-class Hop:
-    """gRPC calls to one downstream model with a deadline and no retries: a late answer is a missing answer."""
-
-    def __init__(self, model: str, address: str, deadline_s: float) -> None:
-        self.model, self.address, self.deadline_s = model, address, deadline_s
-        self._client: InferenceGRPCClient | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def _connected(self) -> InferenceGRPCClient:
-        # A channel belongs to the loop it was made on, and there is none yet when servers are constructed.
-        loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:
-            options = [
-                ("grpc.enable_retries", 0),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_receive_message_length", -1),
-                # A restarted server must be found again within a second, not after gRPC's default of up to two minutes.
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-                ("grpc.lb_policy_name", "round_robin"),
-            ]
-            self._client = InferenceGRPCClient(self.address, channel_args=options, retries=0, timeout=self.deadline_s)
-            self._loop = loop
-        return self._client
-
-    async def __call__(self, arrays: Mapping[str, np.ndarray], version: str | None = None) -> dict[str, np.ndarray]:
-        """The answer's arrays.
-
-        Raises:
-            HopFailed: no answer before the deadline, an error, or an answer of another bundle version.
-        """
-        try:
-            answer = await self._connected().infer(request_of(self.model, arrays, version))
-        except grpc.RpcError as error:
-            code = error.code().name.lower() if hasattr(error, "code") else "error"
-            raise HopFailed(f"{self.model} at {self.address}: {code}", code) from None
-        if version and version_of(answer) != version:
-            raise HopFailed(f"{self.model} serves bundle {version_of(answer)}, not {version}", "other_bundle")
-        return arrays_of(answer)
-
-    async def close(self) -> None:
-        """Close the channel, if one was made on this loop."""
-        if self._client is not None and self._loop is asyncio.get_running_loop():
-            await self._client.close()
-            self._client = None
+    Raises:
+        InvalidInput: the message is malformed.
+    """
+    try:
+        head = orjson.loads(memoryview(body)[:json_length])
+        arrays, at = {}, json_length
+        for tensor in head[kind]:
+            size, dtype = tensor["parameters"]["binary_data_size"], DTYPE[tensor["datatype"]]
+            values = np.frombuffer(body, dtype, size // dtype.itemsize, at).reshape(tensor["shape"])
+            # Compiled loops take arrays at aligned addresses.
+            arrays[tensor["name"]] = frozen(np.require(values, requirements="A"), dtype.type)
+            at += size
+        if at != len(body):
+            raise ValueError(f"{len(body) - at} bytes belong to no tensor")
+        return arrays, dict(head.get("parameters") or {})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInput(f"body: is not JSON followed by raw tensors ({type(error).__name__}: {error})") from None

@@ -1,4 +1,4 @@
-"""The recommender's two hops over gRPC: candidates from the retriever, scores from Triton."""
+"""The recommender's two hops over HTTP: candidates from the retriever, scores from Triton."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from longtail.engine.wire import pack_ask, unpack_candidates
 from longtail.errors import InvalidInput
 from longtail.events import Requests
 from longtail.retrieval.candidates import Ask, Candidates
-from serving.tensors import Hop, HopFailed
+from serving.hop import Hop, HopFailed
 
 
 class RetrieverHop:
     """`Retrieve`: a bundle's candidates from the retriever at an address."""
 
-    def __init__(self, address: str, deadline_s: float, bundle: Bundle) -> None:
-        self._hop = Hop("retriever", address, deadline_s)
+    def __init__(self, address: str, bundle: Bundle) -> None:
+        self._hop = Hop("retriever", address)
         self._version, self._n_sources = bundle.version, len(bundle.sources)
 
     async def __call__(self, requests: Requests, ask: Ask) -> Candidates:
@@ -28,15 +28,15 @@ class RetrieverHop:
             raise HopFailed(str(error), "malformed") from None
 
     async def close(self) -> None:
-        """Close the channel."""
+        """Close the connections."""
         await self._hop.close()
 
 
 class RankerHop:
     """`Score`: a bundle's ranker behind Triton at an address."""
 
-    def __init__(self, address: str, deadline_s: float, bundle: Bundle) -> None:
-        self._hop = Hop(bundle.ranker, address, deadline_s)
+    def __init__(self, address: str, bundle: Bundle) -> None:
+        self._hop = Hop(bundle.ranker, address)
 
     async def __call__(self, features: np.ndarray) -> np.ndarray:
         if not len(features):
@@ -47,5 +47,5 @@ class RankerHop:
         return answer[OUTPUT].reshape(-1)
 
     async def close(self) -> None:
-        """Close the channel."""
+        """Close the connections."""
         await self._hop.close()

@@ -83,8 +83,8 @@ class Opener:
         given = {name: getattr(self.config, name) for name in self.config.__dataclass_fields__}
         engine = Engine(
             bundle=bundle, people=people,
-            retrieve=RetrieverHop(self.retriever, self.config.retriever_ms / 1e3, bundle),
-            score=RankerHop(self.ranker, self.config.ranker_ms / 1e3, bundle),
+            retrieve=RetrieverHop(self.retriever, bundle),
+            score=RankerHop(self.ranker, bundle),
             clock=clock, rng=np.random.default_rng(self.seed),
             config=EngineConfig(**given | {"variant": variant}), lists=self.lists, pseudonym=self.pseudonym,
             impressions=self.impressions, last_good=self._last_good,
