@@ -1,0 +1,174 @@
+"""What units met and did, from the servers' own logs or an imported shop, summed by DuckDB in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+import pyarrow.parquet as pq
+
+from longtail.errors import InvalidInput
+from longtail.experiments.metrics import Metric
+from longtail.schema import DAY_US, GUEST_PREFIX
+
+MEMORY = "2GB"
+PARTS = "date=*/part-*.parquet"
+EVENTS = ("impression", "view", "click", "add_to_cart", "purchase", "rating")
+# One event is one of `amount`; only a logged list counts for several impressions.
+COLUMNS = {
+    f"{kind}_count": f"coalesce(sum(amount) FILTER (kind = '{kind}'), 0)" for kind in EVENTS if kind != "purchase"
+}
+COLUMNS |= {f"{kind}_value": f"coalesce(sum(value) FILTER (kind = '{kind}'), 0)" for kind in EVENTS}
+COLUMNS |= {f"{kind}_returned": f"-coalesce(sum(value) FILTER (kind = '{kind}' AND value < 0), 0)" for kind in EVENTS}
+COLUMNS["purchase_count"] = "count(*) FILTER (kind = 'purchase' AND coalesce(value, 0) >= 0)"
+COLUMNS["session_count"] = "count(DISTINCT session)"  # of a day: one that lasts over midnight counts twice
+
+
+@dataclass(frozen=True)
+class Window:
+    """Microseconds since 1970: what is in [start, end) counts, what is in [covariate, start) came before."""
+
+    start: int
+    end: int
+    covariate: int
+
+    @property
+    def days(self) -> int:
+        """Days that have begun."""
+        return -(-(self.end - self.start) // DAY_US)
+
+
+class UnitLog:
+    """A log opened for reading; nothing is read before it is asked for.
+
+    Its views are `met` (unit, experiment, variant, time, surface, device, region) and `did` (unit, time, kind, amount,
+    value, session); all times are microseconds since 1970.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, first: int, last: int, variants: bool) -> None:
+        self.con, self.first, self.last, self.has_variants = con, first, last, variants
+
+    def units(
+        self, window: Window, surfaces: Sequence[str] = (), variants: Sequence[str] | None = None, experiment: str = ""
+    ) -> None:
+        """Make the table `units`: first exposures in the window, one row a unit.
+
+        Its columns: unit, variant, first (time), entered (day of the window), surface, device, region, crossed (met
+        several variants). Without `variants` everybody who saw a list is one variant: what a plan counts with.
+        """
+        where = f"time >= {window.start} AND time < {window.end}"
+        if surfaces:
+            where += f" AND surface IN ({', '.join(text(s) for s in surfaces)})"
+        variant = "'all'"
+        if variants is not None:
+            where += f" AND variant IN ({', '.join(text(v) for v in variants)})"
+            where += f" AND coalesce(experiment, {text(experiment)}) = {text(experiment)}"
+            variant = "arg_min(variant, time)"
+        crossed = "false" if variants is None else "min(variant) <> max(variant)"
+        self.con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE units AS
+            SELECT unit, {variant} AS variant, min(time) AS first, {crossed} AS crossed,
+                (min(time) - {window.start}) // {DAY_US} AS entered,
+                arg_min(surface, time) AS surface, arg_min(device, time) AS device, arg_min(region, time) AS region
+            FROM met WHERE unit IS NOT NULL AND {where} GROUP BY unit
+        """)
+
+    def sums(self, window: Window, metrics: Sequence[Metric]) -> None:
+        """Make `unit_day` (unit, day, and a column for each sum) from each unit's first exposure on, and `before` with
+        the same sums of the covariate's days; only for units that kept to one variant."""
+        columns = sorted({m.numerator for m in metrics} | {m.denominator for m in metrics if m.denominator})
+        sums = ", ".join(f"CAST({COLUMNS[c]} AS DOUBLE) AS {c}" for c in columns)
+        joined = "FROM did JOIN units USING (unit) WHERE NOT crossed"
+        self.con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE unit_day AS
+            SELECT unit, (time - {window.start}) // {DAY_US} AS day, {sums}
+            {joined} AND time >= first AND time < {window.end} GROUP BY ALL
+        """)
+        self.con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE before AS
+            SELECT unit, count(*) AS events, {sums}
+            {joined} AND time >= {window.covariate} AND time < {window.start} GROUP BY unit
+        """)
+
+
+@contextlib.contextmanager
+def open_log(folder: Path | str, unit: Literal["user", "session"], memory: str = MEMORY) -> Iterator[UnitLog]:
+    """The log of a state folder (`impressions/` and `events/`, see `datasets.collected`) or of an imported shop.
+
+    A state folder may hold `exposures/` too (experiment, variant, user_id, session_id, time, surface): then only these
+    are exposures. What does not fit into `memory` is spilled to a folder that is removed afterwards.
+
+    Raises:
+        InvalidInput: the folder holds neither, or a file cannot be read.
+    """
+    folder = Path(folder)
+    with tempfile.TemporaryDirectory(prefix="longtail-") as spill, duckdb.connect() as con:
+        con.execute(f"SET memory_limit = {text(memory)}; SET temp_directory = {text(spill)}")
+        con.execute("SET preserve_insertion_order = false; SET enable_progress_bar = false")
+        try:
+            variants = _views(con, folder, unit)
+            first, last = con.execute("SELECT min(time), max(time) FROM (FROM did SELECT time)").fetchone() or (None, 0)
+            if first is None:
+                raise InvalidInput(f"{folder} holds no events")
+            yield UnitLog(con, int(first), int(last), variants)
+        except (duckdb.Error, OSError) as error:
+            raise InvalidInput(f"{folder} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _views(con: duckdb.DuckDBPyConnection, folder: Path, unit: str) -> bool:
+    """Make `met` and `did`; says whether exposures name variants."""
+    if (folder / "events.parquet").is_file():
+        return _shop(con, folder / "events.parquet", unit)
+    logs = {name: sorted((folder / name).glob(PARTS)) for name in ("impressions", "events", "exposures")}
+    if not logs["impressions"]:
+        raise InvalidInput(
+            f"{folder} holds neither events.parquet nor impressions/{PARTS}: name an imported shop or the servers' "
+            "state folder"
+        )
+    who = f"{unit}_id AS unit, epoch_us(time) AS time"
+    shown = f"read_parquet([{', '.join(text(p) for p in logs['impressions'])}], hive_partitioning = false)"
+    met, experiment = shown, "NULL::VARCHAR AS experiment"
+    if logs["exposures"]:
+        met = f"read_parquet([{', '.join(text(p) for p in logs['exposures'])}], hive_partitioning = false)"
+        experiment = "experiment"
+    empty = "NULL::VARCHAR AS device, NULL::VARCHAR AS region"
+    con.execute(f"CREATE TEMP VIEW met AS SELECT {who}, {experiment}, variant, surface, {empty} FROM {met}")
+    did = [f"SELECT {who}, 'impression' AS kind, len(items) AS amount, NULL::DOUBLE AS value, "
+           f"session_id AS session FROM {shown}"]  # fmt: skip
+    if logs["events"]:
+        told = f"read_parquet([{', '.join(text(p) for p in logs['events'])}], hive_partitioning = false)"
+        # Lists are counted from the servers' own log: what a page tells of them again is left out.
+        did.append(f"SELECT {unit}_id AS unit, epoch_us(timestamp) AS time, event_type AS kind, 1 AS amount, value, "
+                   f"session_id AS session FROM {told} WHERE event_type <> 'impression'")  # fmt: skip
+    con.execute(f"CREATE TEMP VIEW did AS {' UNION ALL '.join(did)}")
+    return True
+
+
+def _shop(con: duckdb.DuckDBPyConnection, events: Path, unit: str) -> bool:
+    columns = pq.read_schema(events).names
+    told = {name: name if name in columns else f"NULL::VARCHAR AS {name}" for name in ("variant", "device", "region")}
+    # A guest is a new one on each visit: no user that could keep a variant.
+    who = (
+        "session_id" if unit == "session" else f"CASE WHEN NOT starts_with(user_id, '{GUEST_PREFIX}') THEN user_id END"
+    )
+    log = f"read_parquet({text(events)}, hive_partitioning = false)"
+    con.execute(f"""
+        CREATE TEMP VIEW met AS SELECT {who} AS unit, epoch_us(timestamp) AS time, surface, NULL::VARCHAR AS experiment,
+            {", ".join(told.values())}
+        FROM {log} WHERE event_type = 'impression'
+    """)
+    con.execute(f"""
+        CREATE TEMP VIEW did AS SELECT {who} AS unit, epoch_us(timestamp) AS time, event_type AS kind, 1 AS amount,
+            value, session_id AS session FROM {log}
+    """)
+    return "variant" in columns
+
+
+def text(value: Path | str) -> str:
+    """A value as SQL text."""
+    return "'" + str(value).replace("'", "''") + "'"

@@ -1,0 +1,160 @@
+"""From a log to a judgement, against figures worked out unit by unit."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from longtail.errors import InvalidInput
+from longtail.experiments.analysis import analyse
+from longtail.experiments.config import Experiment
+from longtail.experiments.decision import decide
+from longtail.schema import DAY_US
+from tests.experiments.shops import START, people, write_shop, write_state
+
+TEXT = """name: test
+variants:
+  control: {share: 0.5}
+  new: {share: 0.5, bundle: challenger}
+metric: {name: revenue, winsorise: 0.99}
+guardrails: [{metric: conversion, margin: 0.1}]
+also: [ctr, clicks, order_value, sessions]
+minimum_effect: 0.05
+covariate_days: 14
+dates: {start: 2024-03-01, end: 2024-03-15}
+slices: [history, surface, device]
+"""
+END = START + 14 * DAY_US
+
+
+def experiment(**changes: str) -> Experiment:
+    return Experiment.parse(TEXT + "".join(f"{key}: {value}\n" for key, value in changes.items()))
+
+
+@pytest.fixture(scope="module")
+def lifted(tmp_path_factory):
+    events = people(lift=0.4)
+    return events, write_shop(tmp_path_factory.mktemp("lifted"), events)
+
+
+def by_hand(events: pd.DataFrame, kind: str, column: str | None, low: int, high: int, first: pd.Series) -> pd.Series:
+    """Sum of each unit of `first` over [low, high), from its first exposure on."""
+    of = events[(events["event_type"] == kind) & (events["time"] >= low) & (events["time"] < high)]
+    if low >= START:
+        of = of[of["time"].to_numpy() >= of["user"].map(first).fillna(np.inf).to_numpy()]
+    summed = of.groupby("user")[column].sum() if column else of.groupby("user").size()
+    return summed.reindex(first.index).fillna(0)
+
+
+def test_figures_agree_with_those_worked_out_unit_by_unit(lifted):
+    events, folder = lifted
+    result = analyse(experiment(), folder, END)
+    met = events[(events["event_type"] == "impression") & (events["time"] >= START)].groupby("user")
+    first, variant = met["time"].min(), met["variant"].first()
+    assert result.units == variant.value_counts().to_dict() and result.complete and not result.broken
+    new = (variant == "new").to_numpy()
+
+    def sums(kind, column=None):
+        return by_hand(events, kind, column, START, END, first)
+
+    money, before = sums("purchase", "value"), by_hand(events, "purchase", "value", 0, START, first)
+    money, before = (v.clip(upper=v.quantile(0.99)).to_numpy() for v in (money, before))
+    centred = [np.concatenate([v[new] - v[new].mean(), v[~new] - v[~new].mean()]) for v in (money, before)]
+    theta = centred[0] @ centred[1] / (centred[1] @ centred[1])
+    adjusted = money - theta * (before - before.mean())
+    line = result.line("revenue", "new")
+    assert line.treatment == pytest.approx(adjusted[new].mean(), rel=1e-3)
+    assert line.control == pytest.approx(adjusted[~new].mean(), rel=1e-3)
+    error = np.sqrt(adjusted[new].var(ddof=1) / new.sum() + adjusted[~new].var(ddof=1) / (~new).sum())
+    assert (line.difference.high - line.difference.low) / 2 == pytest.approx(1.961 * error, rel=1e-2)
+    assert line.variance_left == pytest.approx(adjusted.var() / money.var(), rel=0.03)
+
+    bought = (sums("purchase") > 0).to_numpy()
+    assert result.line("conversion", "new").treatment == pytest.approx(bought[new].mean(), abs=0.01)
+    clicks, shown = sums("click").to_numpy(), sums("impression").to_numpy()
+    ctr = result.line("ctr", "new")
+    assert ctr.treatment == pytest.approx(clicks[new].sum() / shown[new].sum(), abs=0.01)
+    rng = np.random.default_rng(0)
+    picks = [rng.choice(np.flatnonzero(arm), (1_000, arm.sum())) for arm in (new, ~new)]
+    drawn = [clicks[p].sum(1) / shown[p].sum(1) for p in picks]
+    spread = (drawn[0] - drawn[1]).std() * np.sqrt(ctr.variance_left)
+    assert (ctr.difference.high - ctr.difference.low) / 3.92 == pytest.approx(spread, rel=0.1)
+    assert result.line("sessions", "new").treatment == pytest.approx(shown[new].mean(), abs=0.1)
+    assert {p.part for p in result.parts if p.by == "surface"} == {"homepage", "cart"}
+    assert sum(p.units for p in result.parts if p.by == "history") == len(first)
+    assert not [p for p in result.parts if p.by == "device"]
+
+
+def test_the_servers_own_files_give_the_same_figures(lifted, tmp_path):
+    events, folder = lifted
+    shop, state = analyse(experiment(), folder, END), analyse(experiment(), write_state(tmp_path, events), END)
+    assert state.units == shop.units
+    for a, b in zip(shop.lines, state.lines, strict=True):
+        assert (a.metric, a.lift.value, a.p) == (b.metric, pytest.approx(b.lift.value), pytest.approx(b.p))
+
+
+def test_an_effect_ships_and_none_does_not(lifted, tmp_path):
+    decision = decide(analyse(experiment(), lifted[1], END))
+    assert decision.outcome == "ship" and decision.sentence.startswith("Ship new: revenue +")
+    assert "conversion held" in decision.sentence
+    nothing = write_shop(tmp_path, people(lift=0.0, seed=5))
+    result = analyse(experiment(), nothing, END)
+    assert decide(result).outcome in ("do not ship", "unclear")
+    assert all(line.p_holm > 0.05 for line in result.lines)
+    harm = write_shop(tmp_path / "harm", people(lift=-0.5, seed=6))
+    assert decide(analyse(experiment(), harm, END)).sentence.startswith("Do not ship new: it is worse than control")
+
+
+def test_a_peek_at_a_test_of_one_look_decides_nothing_good(lifted):
+    events, folder = lifted
+    peek = analyse(experiment(), folder, START + 10 * DAY_US)
+    assert not peek.complete and decide(peek).outcome == "wait"
+    daily = analyse(experiment(looks="any_day"), folder, START + 10 * DAY_US)
+    assert decide(daily).outcome == "ship" and len(daily.daily["new"]) == 10
+    line = daily.line("revenue", "new")
+    assert line.any_day.high - line.any_day.low > line.lift.high - line.lift.low
+    widths = [r.high - r.low for r in daily.daily["new"]]
+    assert widths[-1] < widths[2] and daily.daily["new"][-1] == line.any_day
+
+
+def test_a_broken_split_is_not_read(lifted, tmp_path):
+    events = lifted[0]
+    lost = events[~((events["variant"] == "new") & (events["user"] % 5 == 0))]
+    result = analyse(experiment(), write_shop(tmp_path / "lost", lost), END)
+    assert result.lines == [] and result.split_p < 1e-3
+    assert decide(result).sentence.startswith("Do not read this experiment: the split is not the planned one: control")
+    moved = events.copy()
+    moved.loc[(moved["user"] % 10 == 0) & (moved["time"] > START + 5 * DAY_US), "variant"] = "control"
+    result = analyse(experiment(), write_shop(tmp_path / "moved", moved), END)
+    assert result.crossed > 50 and "met more than one variant" in result.broken
+
+
+def test_an_effect_that_wears_off_is_seen(tmp_path):
+    folder = write_shop(tmp_path, people(4_000, lift=1.0, wears_off=True, seed=3))
+    (found,) = analyse(experiment(), folder, END).novelty
+    assert found.days == 4 and found.p < 0.01 and found.early.value > found.late.value + 0.3
+    result = analyse(experiment(), write_shop(tmp_path / "lasting", people(4_000, lift=0.5, seed=4)), END)
+    assert result.novelty[0].p > 0.01 and len(result.by_age["new"]) > 10
+
+
+def test_only_those_who_met_it_where_it_shows_are_exposed(lifted):
+    everywhere = analyse(experiment(), lifted[1], END)
+    home = analyse(experiment(surfaces="[homepage]"), lifted[1], END)
+    assert 0 < sum(home.units.values()) < sum(everywhere.units.values())
+
+
+def test_a_session_may_be_the_unit(lifted):
+    result = analyse(Experiment.parse(TEXT.replace("covariate_days: 14\n", "unit: session\n")), lifted[1], END)
+    assert sum(result.units.values()) == lifted[0].query("event_type == 'impression' and day >= 0")["user"].size
+
+
+def test_mistakes_are_told(lifted, tmp_path):
+    with pytest.raises(InvalidInput, match=r"holds neither events.parquet nor impressions/"):
+        analyse(experiment(), tmp_path, END)
+    with pytest.raises(InvalidInput, match="nobody met control_, newer between 2024"):
+        analyse(Experiment.parse(TEXT.replace("control:", "control_:").replace("new:", "newer:")), lifted[1], END)
+    with pytest.raises(InvalidInput, match="ends before the experiment starts on 2025-03-01"):
+        analyse(Experiment.parse(TEXT.replace("2024", "2025")), lifted[1], END + 400 * DAY_US)
+    plain = write_shop(tmp_path, lifted[0])
+    pd.read_parquet(plain / "events.parquet").drop(columns="variant").to_parquet(plain / "events.parquet")
+    with pytest.raises(InvalidInput, match="names no variants"):
+        analyse(experiment(), plain, END)
