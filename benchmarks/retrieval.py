@@ -113,7 +113,7 @@ def measure(retriever: Retriever, requests: Requests, candidates: int) -> tuple[
                 start = clock()
                 source.index.search(users, retriever.depth)
                 times["bare index"].append(since(start))
-                inputs = source.inputs(one)
+                inputs = source.inputs(one, 0)
                 start = clock()
                 source.session.run(None, inputs)
                 times["bare tower"].append(since(start))

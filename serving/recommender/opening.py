@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from longtail.engine.asking import Pseudonym, unchanged
 from longtail.engine.config import EngineConfig
@@ -31,6 +33,7 @@ from serving.recommender.hops import RankerHop, RetrieverHop
 
 logger = logging.getLogger("longtail.recommender")
 PREPARE_S = 3600.0
+MANY_PEOPLE = 20_000
 
 
 def clock_of(kind: str, as_of: int) -> Callable[[], int]:
@@ -46,7 +49,7 @@ class Opener:
     """Makes the engine of a bundle folder, with everything that engines share.
 
     `beside` is set once requests are served: from then on a bundle is verified and its people are laid out by another
-    process, because both would hold this one's interpreter.
+    process, because both would hold this one's interpreter. So is a bundle of many people at the start, for the memory.
     """
 
     state: Path
@@ -72,9 +75,10 @@ class Opener:
             InvalidBundle: a part is missing, altered, unreadable, or does not fit the others.
             InvalidInput: its surfaces have mistakes.
         """
-        if self.beside:
+        beside = self.beside or many_people(folder)
+        if beside:
             prepare_beside(folder, self.state)
-        bundle = Bundle.open(folder, contents=not self.beside)
+        bundle = Bundle.open(folder, contents=not beside)
         clock = clock_of(self.clock, bundle.as_of)
         live = self.live
         if live is not None and self.clock == "data":
@@ -96,6 +100,14 @@ class Opener:
             logger.warning("%s: surface %s", variant, warning)
         warm(engine)
         return engine
+
+
+def many_people(folder: Path) -> bool:
+    """Whether laying out a bundle's people would leave this process with much memory that it never needs again."""
+    try:
+        return pq.read_metadata(folder / "users.parquet").num_rows > MANY_PEOPLE
+    except (OSError, pa.ArrowException):
+        return False  # whoever opens the bundle says what is wrong with it
 
 
 def prepare_beside(folder: Path, state: Path) -> None:
