@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import groupby
 from pathlib import Path
@@ -166,8 +166,12 @@ def table_of(rows: Sequence[Impression]) -> pa.Table:
 
 
 def read_impressions(folder: Path | str) -> list[tuple[Impression, np.ndarray]]:
-    """Every logged list in the order of the files: (the row, features float32 [len(candidates), F])."""
-    out = []
+    """`each_impression`, all at once."""
+    return list(each_impression(folder))
+
+
+def each_impression(folder: Path | str) -> Iterator[tuple[Impression, np.ndarray]]:
+    """Every logged list in the order of the files, a file at a time: (the row, features float32 [candidates, F])."""
     for path in sorted(Path(folder).glob("date=*/part-*.parquet")):
         table = pq.ParquetFile(path).read()
         times = table["time"].cast(pa.int64()).to_pylist()
@@ -175,8 +179,7 @@ def read_impressions(folder: Path | str) -> list[tuple[Impression, np.ndarray]]:
             row |= {"time": micros} | {n: np.array(row[n], np.int64) for n in _ARRAYS}
             flat = np.frombuffer(row["features"], "<f4")
             n = len(row["candidates"])
-            out.append((Impression(**row), flat.reshape(n, -1) if n else flat.reshape(0, 0)))
-    return out
+            yield Impression(**row), flat.reshape(n, -1) if n else flat.reshape(0, 0)
 
 
 _ARRAYS = [f.name for f in fields(Impression) if f.type == "np.ndarray"]

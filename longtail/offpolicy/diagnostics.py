@@ -28,16 +28,19 @@ class Overlap:
     unsupported: float
 
 
-def overlap(weight: np.ndarray, shown: np.ndarray, unsupported: float = float("nan")) -> Overlap:
+def overlap(
+    weight: np.ndarray, shown: np.ndarray, unsupported: float = float("nan"), looked: np.ndarray | None = None
+) -> Overlap:
     """Diagnostics of weights float64 [N, K] (or [N]); `shown` bool, the list has the place.
 
-    A list counts with the mean weight of its places.
+    A list counts with the mean weight of its places, each as much as it is `looked` at (float [K], None: alike).
     """
     weight = np.asarray(weight, np.float64)
     weight = weight[:, None] if weight.ndim == 1 else weight
     shown = np.asarray(shown, bool).reshape(weight.shape)
-    places = shown.sum(1)
-    of_list = np.where(shown, weight, 0.0).sum(1)[places > 0] / places[places > 0]
+    share = shown * (np.ones(weight.shape[1]) if looked is None else looked)
+    whole = share.sum(1)
+    of_list = (share * weight).sum(1)[whole > 0] / whole[whole > 0]
     used = np.sort(weight[shown])[::-1]
     n, total, squares = len(of_list), of_list.sum(), (of_list**2).sum()
     if not n:

@@ -41,20 +41,28 @@ def ips(reward: np.ndarray, weight: np.ndarray, clip: float = np.inf) -> Score:
     return _mean_of((np.minimum(weight, clip) * reward).sum(1))
 
 
-def self_normalised(reward: np.ndarray, weight: np.ndarray, shown: np.ndarray, clip: float = np.inf) -> Score:
-    """Self-normalised IPS (Swaminathan and Joachims, NIPS 2015), each place by the mean weight of that place.
+def self_normalised(
+    reward: np.ndarray, weight: np.ndarray, shown: np.ndarray, clip: float = np.inf, looked: np.ndarray | None = None
+) -> Score:
+    """Self-normalised IPS (Swaminathan and Joachims, NIPS 2015): weights as they turned out, made to be 1 on average.
 
-    `shown` bool [N, K]: the list has the place.
+    `shown` bool [N, K]: the list has the place. Weights are 1 on average at each place by itself, and there they are
+    normalised; those of `position_based` are only so over all places, where each counts by how likely it is `looked` at
+    (float [K], the examination).
     """
     reward, weight = _checked(reward, weight)
-    shown = shown.reshape(reward.shape)
+    shown = np.asarray(shown, bool).reshape(reward.shape)
     weight = np.where(shown, np.minimum(weight, clip), 0.0)
-    total, share = weight.mean(0), shown.mean(0)
-    known = total > 0
-    value = np.divide((weight * reward).mean(0), total, out=np.zeros_like(total), where=known)
-    scale = np.divide(share, total, out=np.zeros_like(total), where=known)
-    influence = (scale * weight * (reward - value) + (shown - share) * value).sum(1)
-    return Score(float(share @ value), influence)
+    if looked is None:
+        earned, expected, due = weight * reward, weight, shown.astype(np.float64)
+    else:
+        earned = (weight * reward).sum(1, keepdims=True)
+        expected, due = (weight @ looked)[:, None], (shown @ looked)[:, None]
+    a, b, c = earned.mean(0), expected.mean(0), due.mean(0)
+    inverse = np.divide(1.0, b, out=np.zeros_like(b), where=b > 0)
+    value = a * c * inverse
+    influence = (earned - a) * c * inverse - (expected - b) * value * inverse + (due - c) * a * inverse
+    return Score(float(value.sum()), influence.sum(1))
 
 
 def direct(q_target: np.ndarray) -> Score:

@@ -1,0 +1,181 @@
+"""The gate on a log that the engine wrote: clicks follow a known model, and the challenger's value can be looked up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xgboost
+
+from longtail.engine.impressions import ImpressionLog, read_impressions
+from longtail.errors import InvalidInput
+from longtail.offpolicy.gate import judge
+from longtail.offpolicy.policy import Policy
+from longtail.offpolicy.replay import NOT_REPRODUCED, replay
+from longtail.offpolicy.rewards import Outcomes
+from longtail.surfaces import Surfaces
+from tests.engine.in_process import ask, engine_of, parts_of
+from tests.serving import small_bundle
+
+REQUESTS = 1500
+LOOKED = np.array([1.0, 0.6, 0.45, 0.35])
+RULES = (
+    "rules:\n  exploration: {epsilon: 0.3, pool: 15}\n  filters: {exclude_seen: true}\nsurfaces:\n  homepage: {k: 4}\n"
+)
+
+
+def attraction(item: str) -> float:
+    """The chance of a click on an item that is looked at."""
+    return 0.05 + 0.5 * (int(item[1:]) % 5 == 0)
+
+
+@dataclass(frozen=True)
+class Made:
+    bundles: dict[str, Path]
+    surfaces: Surfaces
+    state: Path
+
+    def serve(self, bundle: str, log: Path, requests: int, seed: int = 0) -> None:
+        """Lists of one bundle, logged with the features of all candidates."""
+        engine = engine_of(parts_of(self.bundles[bundle], self.state / f"{bundle}-{seed}"), candidates=25)
+        engine.surfaces = self.surfaces.bind(engine.bundle.catalogue, engine.bundle.sources)
+        engine.rng = np.random.default_rng(seed)
+        engine.impressions = ImpressionLog(log, "candidates", room=10 * requests)
+        for start in range(0, requests, 50):
+            ask(
+                engine,
+                *(
+                    {"user_id": f"u{n % 80}", "context": {"request_id": f"r{seed}-{n}"}}
+                    for n in range(start, start + 50)
+                ),
+            )
+        engine.impressions.close()
+
+
+def clicks(log: Path, shop: Path, seed: int = 1) -> float:
+    """Write what came of the lists as an imported shop's events; returns the mean clicks of a list, without noise."""
+    rng, events, expected = np.random.default_rng(seed), [], []
+    for row, _ in read_impressions(log):
+        chance = np.array([attraction(item) for item in row.items]) * LOOKED[: len(row.items)]
+        expected.append(chance.sum())
+        for item, hit in zip(row.items, rng.random(len(chance)) < chance, strict=True):
+            if hit:
+                events.append((row.request_id, item, row.user_id))
+    frame = pd.DataFrame(events, columns=["request_id", "item_id", "user_id"])
+    frame = frame.assign(event_type="click", timestamp=pd.Timestamp("2024-03-01", tz="UTC"), value=np.nan)
+    shop.mkdir(exist_ok=True)
+    frame.to_parquet(shop / "events.parquet")
+    return float(np.mean(expected))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Three bundles that differ in their ranker: the shop's own, one that knows what is clicked, one that errs."""
+    folder, shop, real = tmp_path_factory.mktemp("gate"), small_bundle.shop(), small_bundle.train
+
+    def ranker(sign: float):
+        def train(given):
+            data, retriever, booster = real(given)
+            rng = np.random.default_rng(0)
+            names = booster.num_features()
+            x = rng.normal(size=(2000, names)).astype(np.float32)
+            label = sign * x[:, 0]
+            own = xgboost.train({"max_depth": 3, "nthread": 1}, xgboost.DMatrix(x, label=label), 20)
+            return data, retriever, own
+
+        return train
+
+    bundles = {"champion": small_bundle.make(folder / "champion" / "bundle", shop)}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, sign in (("other", 1.0), ("contrary", -1.0)):
+            patch.setattr(small_bundle, "train", ranker(sign))
+            bundles[name] = small_bundle.make(folder / name / "bundle", shop)
+    return Made(bundles, Surfaces.parse(RULES), folder)
+
+
+@pytest.fixture(scope="module")
+def log(made: Made) -> tuple[Path, Outcomes]:
+    """The champion's impression log, and what came of it."""
+    made.serve("champion", made.state / "log", REQUESTS)
+    clicks(made.state / "log", made.state / "shop")
+    return made.state / "log", Outcomes.load(made.state / "shop")
+
+
+def policies(made: Made, challenger: str, surfaces: Surfaces | None = None) -> tuple[Policy, Policy]:
+    given = surfaces or made.surfaces
+    return Policy.open(made.bundles["champion"], given), Policy.open(made.bundles[challenger], given)
+
+
+def test_a_bundle_is_as_good_as_itself(made, log):
+    found = judge(replay(*log, *policies(made, "champion"), lists=300, paths=8))
+    assert found.passed and not found.skipped
+    assert found.difference.value == pytest.approx(0, abs=1e-9)
+    assert found.overlap.effective > 290 and found.overlap.unsupported == 0
+
+
+def test_a_worse_challenger_gets_no_traffic_and_its_value_is_what_it_would_have_earned(made, log):
+    replayed = replay(*log, *policies(made, "contrary"), paths=8)
+    assert len(replayed.user) == REQUESTS
+    made.serve("contrary", made.state / "online", 600, seed=5)
+    truth = clicks(made.state / "online", made.state / "other")
+    found = judge(replayed, margin=0.01)
+    assert abs(found.challenger.value - truth) < 4 * found.challenger.error
+    assert not found.passed and "worse by more than the margin of 1%" in found.reason
+    assert found.overlap.mean_weight == pytest.approx(1, abs=0.1)
+    assert judge(replayed, margin=0.9).passed
+    looked = replayed.looked / replayed.looked.max()
+    assert np.abs(looked - LOOKED).max() < 0.25
+
+
+def test_rules_that_were_changed_since_make_a_log_unreadable(made, log):
+    greedy = Surfaces.parse(RULES.replace("0.3", "0.1"))
+    with pytest.raises(InvalidInput, match=NOT_REPRODUCED):
+        replay(*log, *policies(made, "contrary", greedy), lists=20)
+
+
+def test_a_log_of_a_shop_that_does_not_explore_cannot_tell(made, log):
+    quiet = Surfaces.parse(RULES.replace("0.3", "0"))
+    still = Made(made.bundles, quiet, made.state)
+    still.serve("champion", made.state / "still", 200, seed=6)
+    found = judge(replay(made.state / "still", log[1], *policies(made, "contrary", quiet)))
+    assert not found.passed and "the log cannot tell" in found.reason and found.overlap.unsupported > 0.3
+
+
+def test_lists_that_cannot_be_judged_are_counted_by_reason(made, log):
+    engine = engine_of(parts_of(made.bundles["champion"], made.state / "shown"), candidates=25)
+    engine.surfaces = made.surfaces.bind(engine.bundle.catalogue, engine.bundle.sources)
+    engine.impressions = ImpressionLog(made.state / "mixed", "shown")
+    ask(engine, {"user_id": "u1"})
+    engine.impressions.close()
+    with pytest.raises(InvalidInput, match="1 without the features of all candidates.*--impression_features"):
+        replay(made.state / "mixed", log[1], *policies(made, "other"))
+    made.serve("champion", made.state / "mixed", 50, seed=7)
+    made.serve("other", made.state / "mixed", 50, seed=8)
+    found = replay(made.state / "mixed", log[1], *policies(made, "other"), paths=2)
+    assert found.skipped == {"without the features of all candidates": 1, "made by another bundle": 50}
+
+
+def test_a_challenger_with_other_sources_cannot_be_compared(made, log):
+    champion, challenger = policies(made, "other")
+    bundle = replace(challenger.bundle, sources=["another"])
+    with pytest.raises(InvalidInput, match="other candidate sources"):
+        replay(*log, champion, replace(challenger, bundle=bundle))
+
+
+def test_rewards_are_clicks_purchases_or_money(tmp_path):
+    rows = [("r1", "a", "click", np.nan), ("r1", "a", "purchase", 5.0), ("r1", "b", "click", np.nan),
+            ("r2", "a", "purchase", -5.0), (None, "c", "purchase", 7.0)]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["request_id", "item_id", "event_type", "value"])
+    frame = frame.assign(user_id="u", timestamp=pd.Timestamp(3, unit="us", tz="UTC"))
+    frame.to_parquet(tmp_path / "events.parquet")
+    found = {name: Outcomes.load(tmp_path, name).earned for name in ("clicks", "conversion", "revenue")}
+    assert found["clicks"] == {("r1", "a"): 1.0, ("r1", "b"): 1.0}
+    assert found["conversion"] == {("r1", "a"): 1.0} and found["revenue"] == {("r1", "a"): 5.0}
+    assert Outcomes.load(tmp_path).bought == {("u", "a", 3), ("u", "c", 3)}
+    with pytest.raises(InvalidInput, match="only clicks, conversion, revenue"):
+        Outcomes.load(tmp_path, "joy")
+    with pytest.raises(InvalidInput, match="import"):
+        Outcomes.load(tmp_path / "nowhere")
