@@ -75,7 +75,8 @@ def requests_of(
     than the request count as just before it; an event that is stored already (same item, type and moment) counts once.
     """
     times = np.array([micros(i.context.timestamp) if i.context.timestamp else now for i in instances], np.int64)
-    history = kept(history, history.time < times[history.rows])
+    rows = history.rows if len(instances) > 1 else 0
+    history = kept(history, history.time < times[rows])
     if any(i.context.events for i in instances):
         history = merged(history, _sessions(instances, history, codes, times))
     return Requests(times, np.full(len(instances), -1, np.int32), segment.astype(np.int32), history)

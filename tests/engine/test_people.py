@@ -103,8 +103,10 @@ def test_people_that_do_not_fit_are_refused(tmp_path: Path):
 def test_ids_of_any_text_are_found_again():
     texts = ["é", "z", "", "10", "9", "Ａ", "a" * 256, "emoji 😀"]
     table = IdTable.of(texts)
+    unknown = ["a" * 257, "zz", "😀", "a\0"]
     assert table.find(texts).tolist() == list(range(len(texts)))
-    assert table.find(["a" * 257, "zz", "😀"]).tolist() == [-1, -1, -1]
+    assert table.find(unknown).tolist() == [-1] * 4
+    assert [int(table.find([text])[0]) for text in texts + unknown] == [*range(len(texts)), *[-1] * 4]
     assert IdTable.of([]).find(["a"]).tolist() == [-1]
 
 
