@@ -28,13 +28,15 @@ from longtail.retrieval.content import content_matrix
 from serving.local import LocalServing
 
 CANDIDATES = 500
+STAGES = ("total", "people", "retriever", "features", "ranker")
+PATIENT = [word for stage in STAGES for word in (f"--{stage}_ms", "30000")]  # asked is what is computed, not how fast
 
 
 def serve(bundle: Path, users: list[str]) -> list[tuple[Impression, np.ndarray]]:
     """What the impression log says after one list for each user."""
     with TemporaryDirectory() as state:
         log = Path(state) / "impressions"
-        extra = ["--candidates", str(CANDIDATES), "--impression_features", "candidates"]
+        extra = ["--candidates", str(CANDIDATES), "--impression_features", "candidates", *PATIENT]
         with LocalServing(bundle, Path(state), clock="data", impressions=log, extra=extra) as serving:
             connection = http.client.HTTPConnection("127.0.0.1", serving.http_port)
             for user in users:
