@@ -85,7 +85,7 @@ def memory(servers: dict[str, list[psutil.Process]]) -> dict[str, dict[str, floa
 
 
 def checked(answers: Sequence[Answer]) -> dict[str, int]:
-    """How many lists came on each rung.
+    """How many lists came on each rung, with the causes of those that are not full.
 
     Raises:
         LongtailError: an answer failed or was empty: its time would mean nothing.
@@ -97,7 +97,8 @@ def checked(answers: Sequence[Answer]) -> dict[str, int]:
         found = answer.prediction()
         if not found["items"]:
             raise LongtailError(f"an empty list was served: {found}")
-        levels[f"{found['level']} {found['made']}"] = levels.get(f"{found['level']} {found['made']}", 0) + 1
+        name = " ".join([found["level"], found["made"], *filter(None, [found.get("cause")])])
+        levels[name] = levels.get(name, 0) + 1
     return levels
 
 
@@ -239,7 +240,8 @@ def table(report: dict[str, Any]) -> str:
     lines += [f"p95 end to end over raw compute: {report['ratio_p95']}"]
     for key, name in names.items():
         found = report[key]
-        lines.append(f"{name}: {found['per_second']} requests/s, {found['cpu_s_per_1000']} CPU s for 1,000 requests")
+        lines.append(f"{name}: {found['per_second']} requests/s, {found['cpu_s_per_1000']} CPU s for 1,000 requests, "
+                     f"{found['levels']}")  # fmt: skip
     for kind in ("own", "mapped"):
         each = {name: found[kind] for name, found in report["memory_mb"].items()}
         million = sum(each.values()) / report["items"] * 1e6
