@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a training run: the next one ends as if nothing had happened."""
+"""kill -9 in the middle of `longtail train`: the next one ends as if nothing had happened."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +30,32 @@ TIMES = re.compile(r'"(seconds|build_seconds|created|version)": [^,\n]*')  # how
 
 
 def start(shop: Path, out: Path, log: Path) -> subprocess.Popen:
-    words = ["--source", shop, "--out", out, "--registry", out / "mlflow", "--config", json.dumps(CONFIG)]
-    command = [sys.executable, "-m", "pipelines.run_local", *map(str, words)]
-    return subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True)
+    config = log.with_suffix(".yaml")
+    config.write_text(json.dumps(CONFIG))  # JSON is YAML
+    words = ["train", shop, "--out", out, "--registry", out / "mlflow", "--config", config]
+    command = [sys.executable, "-m", "longtail.cli", *map(str, words)]
+    with log.open("w") as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def kill_at(process: subprocess.Popen, log: Path, text: str) -> None:
     """End the run with all its steps, as a machine that loses power does, once the log says `text`."""
-    deadline = time.monotonic() + 300
-    while text not in log.read_text():
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+    wait_until(lambda: text in log.read_text() or process.poll() is not None)
+    assert process.poll() is None, log.read_text()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def wait_until(true: Callable[[], bool], limit_s: float = 600) -> None:
+    deadline = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def processes(text: str) -> list[psutil.Process]:
+    """Those whose command line holds `text`."""
+    return [p for p in psutil.process_iter(["cmdline"]) if text in " ".join(p.info["cmdline"] or [])]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -75,13 +89,14 @@ def test_a_killed_training_run_ends_with_the_same_bundle(tmp_path: Path):
     log = tmp_path / "first.txt"
     kill_at(start(shop, out, log), log, "two-tower epoch 1/3")
     assert not (out / "result.json").exists() and not (out / "mlflow").exists()
-    assert not [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
+    wait_until(lambda: not processes(str(out)))
 
     again = tmp_path / "second.txt"
-    assert start(shop, out, again).wait(300) == 0, again.read_text()
+    second = start(shop, out, again)
+    expected = whole(shop, tmp_path / "whole")  # meanwhile, on the other core
+    assert second.wait(600) == 0, again.read_text()
     assert "done before" in again.read_text(), "what had finished is not done again"
     result = json.loads((out / "result.json").read_text())
-    expected = whole(shop, tmp_path / "whole")
     ours, theirs = contents(Path(result["bundle"])), contents(expected["bundle"])
     assert ours.keys() == theirs.keys() and len(ours) > 50
     assert [name for name in ours if ours[name] != theirs[name]] == []
