@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from longtail.events import Shop
 from longtail.training import Proposals, TrainingConfig, TrainingSet, learn_blend, prepare, propose
 
 Figures = dict[str, Any]
+VERDICT = "verdict.json"
 JUDGED = 3_000  # requests of the newest window that the evaluation answers
 
 
@@ -195,13 +197,49 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
     return report.figures()
 
 
+def off_policy(
+    shop: Path, features: Path, candidates: Path, ranker: Path, evaluation: Path, out: Path, registry: str,
+    config: TrainingConfig, surfaces: str = "", impressions: str = "", margin: float = 0.05,
+) -> Figures:  # fmt: skip
+    """Whether this run's bundle may get traffic, by the champion's impression log; writes `verdict.json`.
+
+    Both re-rank the logged candidates by the champion's surfaces, so that they explore alike. A bundle that the log
+    cannot judge is held back; without a log or a champion everything passes.
+    """
+    from longtail.registry import Registry
+
+    champion = Registry(registry).champion()
+    if not impressions or champion is None:
+        lacks = (
+            "no impression log was given" if not impressions else "there is no champion that could have written a log"
+        )
+        verdict: Figures = {"passed": True, "reason": f"{lacks}: nothing was estimated"}
+    else:
+        from longtail.offpolicy.gate import judge_bundles
+
+        loaded, figures = Shop.load(shop), json.loads((evaluation / "figures.json").read_text())
+        about = json.loads((shop / "import.json").read_text())
+        with tempfile.TemporaryDirectory() as scratch:
+            bundle = Path(scratch) / "bundle"
+            write_bundle(loaded, about, features, candidates, ranker, evaluation, bundle, figures, config, surfaces)
+            verdict = judge_bundles(
+                Path(impressions), shop, Registry(registry).resolve(champion.number), bundle, margin, config.seed
+            )
+    with _fresh(out) as folder:
+        (folder / VERDICT).write_text(json.dumps(verdict, indent=1))
+    say(f"off-policy: {verdict['reason']}")
+    return {"passed": verdict["passed"], "reason": verdict["reason"]}
+
+
 def register(
     shop: Path, features: Path, index: Path, candidates: Path, ranker: Path, evaluation: Path, out: Path,
     registry: str, config: TrainingConfig, surfaces: str = "", metric: str = "ndcg@10", margin: float = 0.0,
+    verdict: Path | None = None,
 ) -> Figures:  # fmt: skip
     """Put the bundle together and register it; it becomes champion if it beats the champion by `margin`.
 
-    What was judged by a window that the ranker had learned from beats nobody.
+    What was judged by a window that the ranker had learned from beats nobody, and what the `verdict` of `off_policy`
+    holds back takes no role at all.
     """
     from longtail.evaluation.system import Report
     from longtail.registry import Registry
@@ -216,10 +254,12 @@ def register(
     manifest, card = write_bundle(
         loaded, about, features, candidates, ranker, evaluation, out, figures, config, surfaces
     )
+    judged: Figures = {"passed": True} if verdict is None else json.loads((verdict / VERDICT).read_text())
     version = Registry(registry).register(
         out, figures, {"config": json.dumps(asdict(config))}, card, manifest.data_fingerprint, metric=metric,
         margin=margin, cases=np.load(evaluation / "cases.npy"),
         unseen=Report.from_json((evaluation / "report.json").read_text()).unseen,
+        held="" if judged["passed"] else judged["reason"],
     )  # fmt: skip
     say(f"version {version.number}, {version.decision}")
     return {"version": version.number, "aliases": list(version.aliases), "bundle": manifest.version}

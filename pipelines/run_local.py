@@ -17,7 +17,7 @@ from pipelines.progress import shown
 
 RESULT = "result.json"
 UNCACHED = ("ingest",)  # its data is part of the local fingerprint
-PATHS = ("source", "key_file", "mapping", "surfaces")
+PATHS = ("source", "key_file", "mapping", "surfaces", "impressions")
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -27,12 +27,13 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reader", default="shop")
     parser.add_argument("--source", required=True)
     parser.add_argument("--registry", required=True)
-    for name in ("key-file", "mapping", "surfaces"):
+    for name in ("key-file", "mapping", "surfaces", "impressions"):
         parser.add_argument(f"--{name}", default="")
     parser.add_argument("--max-bad-share", type=float, default=0.05)
     parser.add_argument("--config", default="{}", help="training configuration, JSON")
     parser.add_argument("--metric", default="ndcg@10")
     parser.add_argument("--margin", type=float, default=0.0)
+    parser.add_argument("--off-policy-margin", type=float, default=0.05)
     return parser.parse_args(given)
 
 

@@ -9,6 +9,7 @@ from components.build_features.component import build_features
 from components.build_index.component import build_index
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
+from components.off_policy.component import off_policy
 from components.register.component import register
 from components.train_ranker.component import train_ranker
 from components.train_two_tower.component import train_two_tower
@@ -37,6 +38,8 @@ def training(
     surfaces: str = "",
     metric: str = "ndcg@10",
     margin: float = 0.0,
+    impressions: str = "",
+    off_policy_margin: float = 0.05,
 ) -> Outputs:
     """Train, judge and register one recommender.
 
@@ -51,6 +54,8 @@ def training(
         surfaces: YAML file of the surfaces and their rules.
         metric: figure that decides who is champion.
         margin: lead over the champion that is needed, in units of the metric.
+        impressions: folder of the champion's impression log, empty for none.
+        off_policy_margin: how much worse than the champion the bundle may be by that log, as a share.
     """
     shop = ingest(reader=reader, source=source, key_file=key_file, mapping=mapping, max_bad_share=max_bad_share)
     shop.set_caching_options(False)  # a folder's content is not part of a task's identity
@@ -61,6 +66,19 @@ def training(
     candidates = build_candidates(shop=imported, index=index, config=config).outputs["candidates"]
     ranker = train_ranker(candidates=candidates, config=config).outputs["ranker"]
     judged = evaluate(shop=imported, index=index, candidates=candidates, ranker=ranker, config=config)
+    verdict = off_policy(
+        shop=imported,
+        features=features,
+        candidates=candidates,
+        ranker=ranker,
+        evaluation=judged.outputs["evaluation"],
+        config=config,
+        registry=registry,
+        surfaces=surfaces,
+        impressions=impressions,
+        margin=off_policy_margin,
+    )
+    verdict.set_caching_options(False)  # the log grows, and the champion changes
     registered = register(
         shop=imported,
         features=features,
@@ -68,6 +86,7 @@ def training(
         candidates=candidates,
         ranker=ranker,
         evaluation=judged.outputs["evaluation"],
+        verdict=verdict.outputs["verdict"],
         config=config,
         registry=registry,
         surfaces=surfaces,

@@ -13,6 +13,7 @@ def register(
     candidates: dsl.Input[dsl.Model],
     ranker: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
+    verdict: dsl.Input[dsl.Artifact],
     config: str,
     registry: str,
     surfaces: str,
@@ -29,6 +30,7 @@ def register(
         candidates: the candidate sources.
         ranker: the trained ranker.
         evaluation: the evaluation.
+        verdict: what the champion's impression log says of the bundle.
         config: training configuration, JSON; what it leaves out keeps its default.
         registry: folder of the registry, or address of an MLflow server.
         surfaces: YAML file of the surfaces and their rules; empty for none.
@@ -43,4 +45,5 @@ def register(
 
     inputs = [Path(a.path) for a in (shop, features, index, candidates, ranker, evaluation)]
     parsed = TrainingConfig.parse(config)
-    bundle.metadata.update(steps.register(*inputs, Path(bundle.path), registry, parsed, surfaces, metric, margin))
+    judged, out = Path(verdict.path), Path(bundle.path)
+    bundle.metadata.update(steps.register(*inputs, out, registry, parsed, surfaces, metric, margin, judged))

@@ -26,6 +26,12 @@ def train(
     surfaces: Annotated[Path | None, typer.Option(help="YAML file with the surfaces and their rules.")] = None,
     metric: Annotated[str, typer.Option(help="Figure that decides who is champion.")] = "ndcg@10",
     margin: Annotated[float, typer.Option(help="Lead over the champion that is needed.")] = 0.0,
+    impressions: Annotated[
+        Path | None, typer.Option(help="The champion's impression log: what it says may be worse gets no traffic.")
+    ] = None,
+    off_policy_margin: Annotated[
+        float, typer.Option(min=0, max=1, help="How much worse by that log a bundle may be, as a share.")
+    ] = 0.05,
 ) -> None:
     """Run the training pipeline on an imported shop and register the bundle.
 
@@ -46,6 +52,8 @@ def train(
         "--surfaces": surfaces or "",
         "--metric": metric,
         "--margin": margin,
+        "--impressions": impressions or "",
+        "--off-policy-margin": off_policy_margin,
     }
     # longtail never imports a pipeline engine: this process becomes the one that runs it.
     replace_by("pipelines.run_local", parameters)

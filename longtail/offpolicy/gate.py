@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from longtail.errors import InvalidInput
 from longtail.offpolicy.diagnostics import Overlap, overlap
 from longtail.offpolicy.estimators import Score, difference, ips, self_normalised
 from longtail.offpolicy.interval import Estimate, estimate
-from longtail.offpolicy.replay import Replayed
+from longtail.offpolicy.policy import Policy, surfaces_of
+from longtail.offpolicy.replay import Replayed, replay
+from longtail.offpolicy.rewards import Outcomes
 
 EFFECTIVE = 100.0  # lists of equal weight: with fewer, an interval from weights cannot be believed (see README)
 UNSUPPORTED = 0.2  # share of the looks that may go to what the champion could not have shown
@@ -59,3 +64,21 @@ def judge(log: Replayed, margin: float = 0.05, level: float = 0.95) -> Verdict:
     else:
         passed, reason = True, f"{text}: not worse by more than the margin of {margin:.0%}"
     return Verdict(passed, reason, champion, challenger, lead, spread, log.skipped)
+
+
+def judge_bundles(
+    impressions: Path, shop: Path, champion: Path, challenger: Path, margin: float = 0.05, seed: int = 0
+) -> dict[str, Any]:
+    """`judge` two bundle folders on an impression log and the imported shop that holds its clicks, as plain data.
+
+    A log that cannot be judged at all holds the challenger back, and `reason` says why.
+    """
+    surfaces = surfaces_of(champion)
+    outcomes = Outcomes.load(shop)
+    try:
+        log = replay(
+            impressions, outcomes, Policy.open(champion, surfaces), Policy.open(challenger, surfaces), seed=seed
+        )
+        return asdict(judge(log, margin))
+    except InvalidInput as error:
+        return {"passed": False, "reason": str(error)}

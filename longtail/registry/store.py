@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 
 from longtail.errors import InvalidBundle, InvalidInput
-from longtail.registry.version import Version, figures_tag, flatten, metric_name, read_manifest
+from longtail.registry.version import MAX_TAG, Version, figures_tag, flatten, metric_name, read_manifest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,6 +79,7 @@ class Registry:
         margin: float = 0.0,
         cases: np.ndarray | None = None,
         unseen: bool = True,
+        held: str = "",
     ) -> Version:
         """Store a bundle as the next version and let it take the role it earned.
 
@@ -97,6 +98,7 @@ class Registry:
             cases: `metric` of each evaluated request, float [B]; versions with the same `data_fingerprint` are taken to
                 be judged on the same requests.
             unseen: False where the figures are of cases that the system had learned from.
+            held: why it must get no traffic; it then takes no role unless it is promoted by hand.
 
         Raises:
             InvalidBundle: the folder holds no readable manifest.
@@ -121,7 +123,7 @@ class Registry:
             self._ensure_model()
             known = self.client.create_model_version(MODEL, source, run_id, tags=tags, description=model_card)
         if "decision" not in known.tags:  # also after a kill between the two writes
-            self._decide(Version.of(known, {}), margin)
+            self._decide(Version.of(known, {}), margin, held)
         return self.get(int(known.version))
 
     def versions(self) -> list[Version]:
@@ -230,7 +232,10 @@ class Registry:
         if self._model() is None:
             self.client.create_registered_model(MODEL, description="Two-stage recommender bundles of Longtail.")
 
-    def _decide(self, version: Version, margin: float) -> None:
+    def _decide(self, version: Version, margin: float, held: str) -> None:
+        if held:
+            self.client.set_model_version_tag(MODEL, str(version.number), "decision", f"held back: {held}"[:MAX_TAG])
+            return
         wins, why = self._compare(version, self.champion(), margin)
         if wins:
             self._crown(version.number, [*self._history(), version.number])

@@ -19,6 +19,7 @@ STEPS = (
     "build_candidates",
     "train_ranker",
     "evaluate",
+    "off_policy",
     "register",
 )
 
