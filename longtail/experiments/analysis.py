@@ -15,7 +15,7 @@ from longtail.experiments.config import Experiment
 from longtail.experiments.estimate import Effect, compare, holm, ratio_check
 from longtail.experiments.log import UnitLog, Window, open_log
 from longtail.experiments.metrics import Metric
-from longtail.experiments.moments import Moments
+from longtail.experiments.moments import D, Moments
 from longtail.experiments.unit_sums import MetricSums, make_ages
 from longtail.schema import DAY_US
 
@@ -216,7 +216,9 @@ def looked_at(days: Moments, v: int, planned: int, alpha: float) -> tuple[Effect
     standard errors the any-day interval reaches, and the p value that holds at any look, both [days, ...]."""
     effect = compare(days[0], days[v])
     enough = np.minimum(days.n[0], days.n[v]) >= sequential.LEAST_UNITS
-    seen = np.where(enough & (effect.se > 0), sequential.information(effect.n, effect.se), 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        below = (days.n[0] * days.mean[0, ..., D] + days.n[v] * days.mean[v, ..., D]) / effect.n
+    seen = np.where(enough & (effect.se > 0), sequential.information(effect.n, effect.se, below), 0.0)
     first = np.take_along_axis(seen, np.argmax(seen > 0, axis=0)[None], 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         time = np.where(seen > 0, seen / sequential.clock(first, planned, alpha), 0.0)

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from scipy import special, stats
 
 LEAST_UNITS = 100  # in each arm before the first look: below it an estimated variance says too little
-GROWTH = 1.5  # V grows with the days: by 1 when units come once, by 2 when all are there on the first day
+GROWTH = 1.2  # V grows with this power of the days: 1 when units come once, 2 when all are there on the first day
 
 
 def best_time(alpha: float) -> float:
@@ -26,9 +26,12 @@ def best_time(alpha: float) -> float:
     return float(-special.lambertw(-(alpha**2) / np.e, -1).real - 1)
 
 
-def information(n: ArrayLike, se: ArrayLike) -> np.ndarray:
-    """V of the summed effect of `n` units, from the standard error of its mean."""
-    return (np.asarray(n, np.float64) * np.asarray(se, np.float64)) ** 2
+def information(n: ArrayLike, se: ArrayLike, denominator: ArrayLike = 1.0) -> np.ndarray:
+    """V of the summed effect of `n` units, from the standard error of the metric and its mean `denominator` over units.
+
+    A ratio metric's sum is that of numerators less the ratio times the denominators: one that grows with the days.
+    """
+    return (np.asarray(n, np.float64) * np.asarray(se, np.float64) * np.asarray(denominator, np.float64)) ** 2
 
 
 def clock(first: ArrayLike, days: float, alpha: float) -> np.ndarray:

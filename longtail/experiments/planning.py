@@ -1,0 +1,170 @@
+"""How many units and days an experiment needs, counted from the shop's own log."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from longtail.errors import InvalidInput
+from longtail.experiments import sequential
+from longtail.experiments.config import Experiment
+from longtail.experiments.log import UnitLog, Window, open_log
+from longtail.experiments.moments import Moments, linear, ratio
+from longtail.experiments.unit_sums import MetricSums
+from longtail.schema import DAY_US
+
+DAYS = (7, 14, 21, 28, 42, 56, 84)
+LONGEST = 365
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """An experiment of so many `days`, as the log's newest days would have had it.
+
+    `units` of all variants together; the metric's `value` in them and its standard deviation over units, plain and as
+    CUPED leaves it (`adjusted_sd`); `effect` is the smallest relative change seen with the planned power,
+    `needed` the units that the minimum effect takes, `chance` the power at the minimum effect. `counted` is False
+    where the log is too short and the figures were carried on from shorter spans.
+    """
+
+    days: int
+    units: int
+    value: float
+    sd: float
+    adjusted_sd: float
+    effect: float
+    needed: int
+    chance: float
+    counted: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Outlooks by length, and the `days` to run: None where a year would not do."""
+
+    metric: str
+    minimum_effect: float
+    power: float
+    alpha: float
+    looks: str
+    allocation: float
+    outlooks: list[Outlook]
+    days: int | None
+
+    @property
+    def sentence(self) -> str:
+        """The plan in one sentence."""
+        if self.days is None:
+            least = min(o.effect for o in self.outlooks)
+            return (f"{self.metric} is too rare or too uneven: a year could not tell {self.minimum_effect:.1%}; "
+                    f"{self.outlooks[-1].days} days tell {least:.1%}. Raise the allocation or the minimum effect, or "
+                    "take a metric nearer to what people do.")  # fmt: skip
+        found = next(o for o in self.outlooks if o.days >= self.days)
+        carried = "" if found.counted else ", carried on from a shorter log"
+        return (f"Run {self.days} days: about {found.units:,} units with {self.allocation:.0%} of the layer{carried} "
+                f"tell a change of {self.metric} of {found.effect:.1%}, asked for was {self.minimum_effect:.1%}, "
+                f"power {self.power:.0%}.")  # fmt: skip
+
+
+def plan(experiment: Experiment, folder: Path | str) -> Plan:
+    """Read the log of a state folder or an imported shop and say how long the experiment must run.
+
+    Each length is counted on the newest days of the log as if the experiment had run there: who would have been
+    exposed, how their sums vary, and how much of that the days before explain. Beyond the log's length units and error
+    are carried on along their trend.
+
+    Raises:
+        InvalidInput: the log cannot be read, or is too short or too small to count on.
+    """
+    with open_log(folder, experiment.unit) as log:
+        room = (log.last + 1 - log.first) // DAY_US
+        covariate = 0 if experiment.unit == "session" else experiment.covariate_days
+        spans = [d for d in DAYS if d + min(covariate, 7) <= room] or [d for d in (1, 3) if d <= room]
+        if not spans:
+            raise InvalidInput(f"the log of {folder} holds less than a day: collect more before planning")
+        outlooks = [_counted(experiment, log, days, covariate) for days in spans]
+    if any(not np.isfinite(o.effect) or o.units < 2 for o in outlooks):
+        raise InvalidInput(
+            f"nothing of {experiment.metric.name} stands in the log of {folder}, or it is the same for every unit"
+        )
+    outlooks, days = _long_enough(experiment, outlooks)
+    return Plan(experiment.metric.name, experiment.minimum_effect, experiment.power, experiment.alpha, experiment.looks,
+                experiment.allocation, outlooks, days)  # fmt: skip
+
+
+def _counted(experiment: Experiment, log: UnitLog, days: int, covariate: int) -> Outlook:
+    end = log.last + 1
+    start = end - days * DAY_US
+    window = Window(start, end, start - covariate * DAY_US)
+    log.units(window, experiment.surfaces)
+    log.sums(window, (experiment.metric,))
+    moments = MetricSums(log, experiment.metric, window, ("all",)).daily()[0, -1]
+    reachable = experiment.allocation * (1 - experiment.holdout)
+    return outlook(experiment, moments, days, int(float(moments.n) * reachable))
+
+
+def outlook(experiment: Experiment, moments: Moments, days: int, units: int) -> Outlook:
+    """The outlook of a test on `units` units like those of the `moments` (scalar)."""
+    variance, shared, spread = (float(v) for v in linear(moments))
+    left = variance - (shared**2 / spread if spread > 0 else 0.0)
+    value, adjusted = float(ratio(moments)), math.sqrt(max(left, 0.0))
+    return _outlook(experiment, days, units, value, math.sqrt(variance), adjusted)
+
+
+def _outlook(
+    experiment: Experiment, days: int, units: int, value: float, sd: float, adjusted: float, counted: bool = True
+) -> Outlook:
+    """Smallest effect, needed units and power; of several treatments those of the smallest.
+
+    A treated arm is taken to vary more in the same proportion as its mean rises: it brings more of the same events.
+    """
+    control, *others = experiment.shares.values()
+    reach, more = _reach(experiment), stats.norm.isf(1 - experiment.power)
+    relative = adjusted / abs(value) if value else math.inf
+
+    def error(effect: float) -> float:
+        """Standard error of the lift, of one unit in all."""
+        return relative * math.sqrt(1 / control + (1 + effect) / min(others))
+
+    # The smallest effect solves effect^2 units = (reach + more)^2 error(effect)^2.
+    share = ((reach + more) * relative) ** 2 / units if units else math.inf
+    b, c = share / min(others), share * (1 / control + 1 / min(others))
+    effect = (b + math.sqrt(b * b + 4 * c)) / 2
+    least = experiment.minimum_effect
+    needed = ((reach + more) * error(least) / least) ** 2
+    chance = float(stats.norm.sf(reach - least * math.sqrt(units) / error(least))) if relative > 0 else 1.0
+    return Outlook(days, units, value, sd, adjusted, effect, math.ceil(needed) if math.isfinite(needed) else 0, chance,
+                   counted)  # fmt: skip
+
+
+def _reach(experiment: Experiment) -> float:
+    """How many standard errors the deciding interval reaches at the planned end."""
+    alpha = experiment.alpha / len(experiment.treatments)
+    if experiment.looks == "once":
+        return float(stats.norm.isf(alpha / 2))
+    return float(sequential.width(sequential.best_time(alpha), alpha))
+
+
+def _long_enough(experiment: Experiment, counted: list[Outlook]) -> tuple[list[Outlook], int | None]:
+    """The outlooks, carried on until one reaches the minimum effect, and its days."""
+    for found in counted:
+        if found.effect <= experiment.minimum_effect:
+            return counted, found.days
+    if len(counted) < 2:
+        return counted, None
+    # Units and relative error go with a power of the days; units never faster than the days.
+    days = np.log([o.days for o in counted])
+    more = min(max(float(np.polyfit(days, np.log([o.units for o in counted]), 1)[0]), 0.0), 1.0)
+    uneven = float(np.polyfit(days, np.log([o.adjusted_sd / abs(o.value) for o in counted]), 1)[0])
+    last, out = counted[-1], list(counted)
+    for length in range(last.days + 7 - last.days % 7, LONGEST, 7):
+        far = length / last.days
+        carried = _outlook(experiment, length, int(last.units * far**more), last.value, last.sd,
+                           last.adjusted_sd * far ** min(uneven, 0.0), counted=False)  # fmt: skip
+        if carried.effect <= experiment.minimum_effect:
+            return [*out, carried], length
+    return out, None
