@@ -31,7 +31,7 @@ from longtail.experiments.planning import Outlook, outlook
 from longtail.schema import DAY_US
 
 BEFORE, DAYS = 28, 28
-CHUNK = 100
+CHUNK = 50  # runs that share one draw of what the treated did more
 ALPHA = 0.05
 LOOKS = ("once", "any_day")
 METRICS = {
@@ -151,7 +151,9 @@ class Lifted:
         rng, n = self.rng, len(self.x)
         if self.of == "any":
             rate = self.x[:, -1].mean()
-            late = np.where(rng.random(n) < lift * rate / (1 - rate), rng.integers(self.entered, DAYS), DAYS)
+            late = np.full(n, DAYS)
+            come = rng.choice(np.flatnonzero(self.x[:, -1] == 0), round(lift * rate * n), replace=False)
+            late[come] = rng.integers(self.entered[come], DAYS)
             return np.maximum(self.x, late[:, None] <= np.arange(DAYS))
         step = np.diff(self.x, axis=1, prepend=0.0)
         return np.cumsum(step + rng.binomial(self.events, lift) * step / np.maximum(self.events, 1), axis=1)
