@@ -16,10 +16,10 @@ from longtail.errors import InvalidInput
 from longtail.events import Requests
 from longtail.retrieval import Ask, Candidates, Retriever
 from serving.retriever.bundles import Bundles
+from serving.retriever.together import MOST, Together
 from serving.tensors import arrays_of, response_of, version_of
 
 NAME = "retriever"
-AT_ONCE = 4
 
 
 class RetrieverModel(Model):
@@ -30,6 +30,7 @@ class RetrieverModel(Model):
         self._bundles, self._watch = bundles, watch
         # One worker: the sources' arithmetic is bound to a core; during large batches health checks are answered.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="retriever")
+        self._together = Together()
         self._upkeep: asyncio.Task[None] | None = None
         self.engine = watch is not None  # KServe then starts `start_engine` beside its servers
         self.ready = True
@@ -58,8 +59,8 @@ class RetrieverModel(Model):
                 f"bundle_version: this retriever serves {', '.join(self._bundles.versions)}, not {version}"
             )
         requests, ask = unpack_ask(arrays, held.n_items, len(held.retriever.sources))
-        if len(requests) <= AT_ONCE:  # to another thread and back takes a tenth of the time that one request takes
-            return pack_candidates(_candidates(held.retriever, requests, ask)), held.version
+        if len(requests) <= MOST:
+            return pack_candidates(await self._together.candidates(held.retriever, requests, ask)), held.version
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._worker, _candidates, held.retriever, requests, ask)
         return pack_candidates(found), held.version
