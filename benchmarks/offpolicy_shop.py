@@ -96,7 +96,7 @@ class _Groups:
 
     def chance(self, group: np.ndarray, eligible: np.ndarray) -> np.ndarray:
         """float64 [R, I] of the first place."""
-        odds = np.where(eligible, np.exp(self.score[group]), 0.0)
+        odds = np.where(eligible, np.exp(self.score[group].astype(np.float64)), 0.0)
         return odds / odds.sum(1, keepdims=True)
 
 
