@@ -204,7 +204,8 @@ class Engine:
         if found is None:
             return None
         columns = zip(found.items, found.scores, found.sources, strict=True)
-        items = [Item(i, score, source, reason_of(self.bundle, source)) for i, score, source in columns]
+        reasons = {source: reason_of(self.bundle, source) for source in set(found.sources)}
+        items = [Item(i, score, source, reasons[source]) for i, score, source in columns]
         stored = KeptList(items, NOTHING, found.model_version, found.time_us)
         draft = kept(stored, asked, surface, self.bundle, level, "precomputed")
         return draft if draft.items else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
+
+import orjson
 
 from longtail.errors import InvalidInput
 
@@ -28,12 +29,12 @@ class StoredList:
 
     def to_bytes(self) -> bytes:
         """What a store keeps of it."""
-        return json.dumps([self.items, self.scores, self.sources, self.model_version, self.time_us]).encode()
+        return orjson.dumps([self.items, self.scores, self.sources, self.model_version, self.time_us])
 
     @staticmethod
     def from_bytes(raw: bytes) -> StoredList:
         """What `to_bytes` made."""
-        return StoredList(*json.loads(raw))
+        return StoredList(*orjson.loads(raw))
 
 
 Entry = tuple[str, str, StoredList]
