@@ -223,7 +223,13 @@ def off_policy(
             bundle = Path(scratch) / "bundle"
             write_bundle(loaded, about, features, candidates, ranker, evaluation, bundle, figures, config, surfaces)
             verdict = judge_bundles(
-                Path(impressions), shop, Registry(registry).resolve(champion.number), bundle, margin, config.seed
+                Path(impressions),
+                shop,
+                Registry(registry).resolve(champion.number),
+                bundle,
+                margin,
+                config.seed,
+                Path(surfaces) if surfaces else None,
             )
     with _fresh(out) as folder:
         (folder / VERDICT).write_text(json.dumps(verdict, indent=1))

@@ -10,7 +10,7 @@ from longtail.engine.deployment import Deployment
 from serving.collector.local import LocalCollector
 from serving.local import LocalServing
 
-PASSED_ON = ("surfaces", "lists", "guard")
+PASSED_ON = ("surfaces", "lists", "guard", "impression_features")
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:

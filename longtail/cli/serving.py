@@ -92,6 +92,9 @@ def serve(
     live: Annotated[str, typer.Option(help="Store of live events that another collector fills: none is started.")] = "",
     lists: Annotated[str, typer.Option(help="Store of lists that `longtail precompute` filled.")] = "",
     guard: Annotated[Path | None, typer.Option(help="YAML: API keys, rate and size limits. Default: open.")] = None,
+    impression_features: Annotated[
+        str, typer.Option(help="Whose features are logged: none, shown, or candidates, which off-policy checks need.")
+    ] = "shown",
     key_file: KeyFileOption = DEFAULT_KEY_FILE,
     clock: Annotated[
         str, typer.Option(help="wall, or data: go on from where the bundle's data ends, for shops of the past.")
@@ -104,8 +107,11 @@ def serve(
     """
     if clock not in ("wall", "data"):
         raise typer.BadParameter(f"--clock {clock}: choose wall or data")
+    if impression_features not in ("none", "shown", "candidates"):
+        raise typer.BadParameter(f"--impression-features {impression_features}: choose none, shown or candidates")
     parameters: dict[str, Any] = {
         "--bundle": bundle_of(version, registry), "--state": state, "--port": port, "--clock": clock,
+        "--impression_features": impression_features,
     }  # fmt: skip
     if challenger:
         parameters |= {"--challenger": bundle_of(challenger, registry), "--share": share}

@@ -15,6 +15,7 @@ from longtail.offpolicy.interval import Estimate, estimate
 from longtail.offpolicy.policy import Policy, surfaces_of
 from longtail.offpolicy.replay import Replayed, replay
 from longtail.offpolicy.rewards import Outcomes
+from longtail.surfaces import Surfaces
 
 EFFECTIVE = 100.0  # lists of equal weight: with fewer, an interval from weights cannot be believed (see README)
 UNSUPPORTED = 0.2  # share of the looks that may go to what the champion could not have shown
@@ -67,18 +68,19 @@ def judge(log: Replayed, margin: float = 0.05, level: float = 0.95) -> Verdict:
 
 
 def judge_bundles(
-    impressions: Path, shop: Path, champion: Path, challenger: Path, margin: float = 0.05, seed: int = 0
-) -> dict[str, Any]:
+    impressions: Path, shop: Path, champion: Path, challenger: Path, margin: float = 0.05, seed: int = 0,
+    served: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """`judge` two bundle folders on an impression log and the imported shop that holds its clicks, as plain data.
 
-    A log that cannot be judged at all holds the challenger back, and `reason` says why.
+    Both go by the champion's surfaces, or by the file `served` where the log was not made by those. A log that cannot
+    be judged at all holds the challenger back, and `reason` says why.
     """
-    surfaces = surfaces_of(champion)
-    outcomes = Outcomes.load(shop)
-    try:
-        log = replay(
-            impressions, outcomes, Policy.open(champion, surfaces), Policy.open(challenger, surfaces), seed=seed
-        )
-        return asdict(judge(log, margin))
-    except InvalidInput as error:
-        return {"passed": False, "reason": str(error)}
+    outcomes, why = Outcomes.load(shop), ""
+    for surfaces in [surfaces_of(champion), *([Surfaces.load(served)] if served else [])]:
+        policies = Policy.open(champion, surfaces), Policy.open(challenger, surfaces)
+        try:
+            return asdict(judge(replay(impressions, outcomes, *policies, seed=seed), margin))
+        except InvalidInput as error:
+            why = why or str(error)
+    return {"passed": False, "reason": why}

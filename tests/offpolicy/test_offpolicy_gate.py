@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import xgboost
 
 from longtail.engine.impressions import ImpressionLog, read_impressions
 from longtail.errors import InvalidInput
-from longtail.offpolicy.gate import judge
+from longtail.offpolicy.gate import judge, judge_bundles
 from longtail.offpolicy.policy import Policy
 from longtail.offpolicy.replay import NOT_REPRODUCED, replay
 from longtail.offpolicy.rewards import Outcomes
@@ -20,7 +21,7 @@ from longtail.surfaces import Surfaces
 from tests.engine.in_process import ask, engine_of, parts_of
 from tests.serving import small_bundle
 
-REQUESTS = 1500
+REQUESTS = 1000
 LOOKED = np.array([1.0, 0.6, 0.45, 0.35])
 RULES = (
     "rules:\n  exploration: {epsilon: 0.3, pool: 15}\n  filters: {exclude_seen: true}\nsurfaces:\n  homepage: {k: 4}\n"
@@ -73,25 +74,18 @@ def clicks(log: Path, shop: Path, seed: int = 1) -> float:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Three bundles that differ in their ranker: the shop's own, one that knows what is clicked, one that errs."""
-    folder, shop, real = tmp_path_factory.mktemp("gate"), small_bundle.shop(), small_bundle.train
-
-    def ranker(sign: float):
-        def train(given):
-            data, retriever, booster = real(given)
-            rng = np.random.default_rng(0)
-            names = booster.num_features()
-            x = rng.normal(size=(2000, names)).astype(np.float32)
-            label = sign * x[:, 0]
-            own = xgboost.train({"max_depth": 3, "nthread": 1}, xgboost.DMatrix(x, label=label), 20)
-            return data, retriever, own
-
-        return train
-
-    bundles = {"champion": small_bundle.make(folder / "champion" / "bundle", shop)}
+    """Three bundles that differ in their ranker: the shop's own, and two by chance, each the other's reverse."""
+    folder, shop = tmp_path_factory.mktemp("gate"), small_bundle.shop()
+    data, retriever, booster = small_bundle.train(shop)
+    x = np.random.default_rng(0).normal(size=(2000, booster.num_features())).astype(np.float32)
+    rankers = {"champion": booster}
+    for name, sign in (("other", 1.0), ("contrary", -1.0)):
+        label = xgboost.DMatrix(x, label=sign * x[:, 0])
+        rankers[name] = xgboost.train({"max_depth": 3, "nthread": 1}, label, 20)
+    bundles = {}
     with pytest.MonkeyPatch.context() as patch:
-        for name, sign in (("other", 1.0), ("contrary", -1.0)):
-            patch.setattr(small_bundle, "train", ranker(sign))
+        for name, ranker in rankers.items():
+            patch.setattr(small_bundle, "train", lambda made, ranker=ranker: (data, retriever, ranker))
             bundles[name] = small_bundle.make(folder / name / "bundle", shop)
     return Made(bundles, Surfaces.parse(RULES), folder)
 
@@ -134,6 +128,18 @@ def test_rules_that_were_changed_since_make_a_log_unreadable(made, log):
     greedy = Surfaces.parse(RULES.replace("0.3", "0.1"))
     with pytest.raises(InvalidInput, match=NOT_REPRODUCED):
         replay(*log, *policies(made, "contrary", greedy), lists=20)
+
+
+def test_bundles_are_judged_by_the_surfaces_that_were_served(made, log, tmp_path):
+    served = tmp_path / "surfaces.yaml"
+    served.write_text(RULES)
+    shop, (champion, other) = made.state / "shop", (made.bundles[name] for name in ("champion", "contrary"))
+    # The bundles bring no surfaces of their own along, and what is built in explores nothing.
+    blind = judge_bundles(log[0], shop, champion, other)
+    assert not blind["passed"] and NOT_REPRODUCED in blind["reason"]
+    found = judge_bundles(log[0], shop, champion, other, margin=0.9, served=served)
+    assert found["passed"] and found["overlap"]["lists"] == REQUESTS
+    json.dumps(found)
 
 
 def test_a_log_of_a_shop_that_does_not_explore_cannot_tell(made, log):
