@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -28,13 +29,13 @@ DONE = "bundle"
 def lay_out(bundle: Bundle, state: Path, progress: Callable[[int], None] | None = None) -> Path:
     """Fill Feast's online store for a bundle under `<state>/people/<version>`, once; return that folder.
 
-    `progress` hears how many people were written since it last heard. Several processes may do it at the same time.
+    One that lost a file since is filled again. `progress` hears how many people were written since it last heard. Several processes may do it at the same time.
 
     Raises:
         InvalidBundle: the bundle's user features cannot be read or do not belong to it.
     """
     folder = Path(state) / "people" / bundle.manifest.version
-    if (folder / DONE).is_file():
+    if _whole(folder):
         return folder
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(beside, ignore_errors=True)
@@ -44,17 +45,31 @@ def lay_out(bundle: Bundle, state: Path, progress: Callable[[int], None] | None 
             raise InvalidBundle(
                 f"{bundle.folder}: the user features belong to another catalogue or moment: train again"
             )
-        (beside / DONE).write_text(bundle.manifest.version)
-        if not (folder / DONE).is_file():
+        (beside / DONE).write_text(json.dumps(_sizes(beside)))
+        if not _whole(folder):
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(beside, folder)
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        if (folder / DONE).is_file():  # another process was first
+        if _whole(folder):  # another process was first
             return folder
         raise InvalidBundle(f"{bundle.folder} cannot be read ({type(error).__name__}: {error}): train again") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    found = [p for p in folder.rglob("*") if p.is_file() and p.name != DONE]
+    return {p.relative_to(folder).as_posix(): p.stat().st_size for p in found}
+
+
+def _whole(folder: Path) -> bool:
+    """Whether all that was laid out is still there, as large as it was."""
+    try:
+        wanted = json.loads((folder / DONE).read_text())
+        return all((folder / name).stat().st_size == size for name, size in wanted.items())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 class StoredPeople:

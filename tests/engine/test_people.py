@@ -184,6 +184,17 @@ def test_the_store_of_a_bundle_is_laid_out_once_and_beside_that_of_others(opened
     )
 
 
+def test_a_store_that_lost_a_file_is_laid_out_again(bundle_folder, tmp_path):
+    bundle = Bundle.open(bundle_folder)
+    folder = lay_out(bundle, tmp_path)
+    for path in folder.rglob("registry.db"):
+        path.unlink()
+    assert lay_out(bundle, tmp_path) == folder
+    user, _ = asyncio.run(StoredPeople(bundle, folder).features(["u3"]))
+    assert any(column.any() for column in user.values())
+
+
+
 def test_features_of_another_moment_are_refused(opened: Shop, tmp_path: Path):
     with pytest.raises(InvalidBundle, match="another catalogue or moment"):
         lay_out(replace(opened.bundle, as_of=5), tmp_path)
