@@ -22,7 +22,7 @@ export ITERATIVE_DO_NOT_TRACK := 1
 # Generated tests walk over sets: the same seed makes them the same tests each time.
 export PYTHONHASHSEED ?= 0
 
-.PHONY: help install demo test check test-fast test-slow test-serving lint format pipeline lock kills fuzz clean
+.PHONY: help install demo test check test-fast test-slow test-serving lint format pipeline lock kills fuzz statistics clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ kills: install ## kill -9 the collector 20 times under load, then again with Kaf
 
 fuzz: install ## 100,000 odd requests and events to the real servers, 10 minutes or so; FUZZ=<number> for fewer
 	LONGTAIL_FUZZ=$(FUZZ) $(PYTHON) -m pytest -q -s tests/serving/test_fuzz.py
+
+statistics: install ## count how often the statistics are wrong on a simulated shop: A/A, power, looks on any day, splits, interleaving
+	$(PYTHON) -m benchmarks.statistics
 
 pipeline: install ## compile pipelines/training.yaml again after a change
 	$(PYTHON) -m pipelines.compile

@@ -34,7 +34,7 @@ def import_shop(
     from longtail.cli.progress import shown
     from longtail.datasets.importing import import_shop as run
 
-    before = _micros(until)
+    before = micros(until)
     with shown() as progress:
         summary = run(
             reader, source, out, key_file=key_file, max_bad_share=max_bad_share, mapping=mapping, items=items,
@@ -64,7 +64,8 @@ def simulate(
     _show(summary, out, as_json)
 
 
-def _micros(text: str | None) -> int | None:
+def micros(text: str | None) -> int | None:
+    """A day or time that somebody typed, UTC unless it names a zone, as microseconds since 1970."""
     if text is None:
         return None
     from datetime import UTC, datetime

@@ -40,7 +40,7 @@ def systems_plot(report: Report, metric: str) -> str:
         axes.grid(axis="y", visible=False)
         _from_zero(axes)
         axes.set_xlabel(f"{metric}, with 95% interval")
-        return _svg(figure, "systems")
+        return svg(figure, "systems")
 
 
 def slices_plot(report: Report, metric: str, names: Sequence[str]) -> str:
@@ -61,7 +61,7 @@ def slices_plot(report: Report, metric: str, names: Sequence[str]) -> str:
         _from_zero(axes)
         axes.set_xlabel(f"{metric}, with 95% interval")
         figure.legend(loc="outside lower center", ncols=4, frameon=False)
-        return _svg(figure, "slices")
+        return svg(figure, "slices")
 
 
 def tradeoff_plot(report: Report, metric: str, across: str) -> str:
@@ -90,7 +90,7 @@ def tradeoff_plot(report: Report, metric: str, across: str) -> str:
             f"coverage@{top}: share of the catalogue shown to anyone" if across == "coverage" else
             f"Gini@{top} of showings: 0 even, 1 all on one item"
         )  # fmt: skip
-        return _svg(figure, f"tradeoff-{across}")
+        return svg(figure, f"tradeoff-{across}")
 
 
 def exposure_plot(report: Report, names: Sequence[str]) -> str:
@@ -109,7 +109,7 @@ def exposure_plot(report: Report, names: Sequence[str]) -> str:
         axes.set_xlabel("most shown items, % of the catalogue")
         axes.set_ylabel("% of all showings")
         figure.legend(frameon=False, fontsize=9, loc="outside upper center", ncols=4, columnspacing=1, handlelength=1.2)
-        return _svg(figure, "exposure")
+        return svg(figure, "exposure")
 
 
 def importance_plot(importance: Mapping[str, float], most: int = 20) -> str:
@@ -122,7 +122,7 @@ def importance_plot(importance: Mapping[str, float], most: int = 20) -> str:
         axes.barh([n for n, _ in top], [100 * v / total for _, v in top], color=COLOUR["main"], height=0.65)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("% of the ranker's total gain")
-        return _svg(figure, "importance")
+        return svg(figure, "importance")
 
 
 def _from_zero(axes: Any) -> None:
@@ -144,7 +144,8 @@ def _shades(report: Report, names: Sequence[str]) -> dict[str, str]:
     return {report.main: COLOUR["main"], **{n: others[i % len(others)] for i, n in enumerate(rest)}}
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg(figure: Figure, name: str) -> str:
+    """A drawn figure as SVG text that can stand in a page beside others; `name` must be its own there."""
     # Ids are salted by the picture's name: pictures share one page, and the same figures must give the same bytes.
     out = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):

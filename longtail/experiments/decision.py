@@ -40,12 +40,12 @@ def decide(result: Result) -> Decision:
 
 def _judge(result: Result, line: Line) -> Decision:
     name, final = line.variant, result.complete or result.looks == "any_day"
-    deciding = _towards_better(line, _interval(result, line))
-    told = f"{line.metric} {_percent(line.lift.value)} ({_percent(_interval(result, line).low)} to " \
-           f"{_percent(_interval(result, line).high)})"  # fmt: skip
+    deciding = _towards_better(line, deciding_interval(result, line))
+    told = f"{line.metric} {_percent(line.lift.value)} ({_percent(deciding_interval(result, line).low)} to " \
+           f"{_percent(deciding_interval(result, line).high)})"  # fmt: skip
     guards = [g for g in result.lines if g.role == "guardrail" and g.variant == name]
-    hurt = [g for g in guards if _towards_better(g, _interval(result, g)).high < 0]
-    unsure = [g for g in guards if g not in hurt and _towards_better(g, _interval(result, g)).low < -g.margin]
+    hurt = [g for g in guards if _towards_better(g, deciding_interval(result, g)).high < 0]
+    unsure = [g for g in guards if g not in hurt and _towards_better(g, deciding_interval(result, g)).low < -g.margin]
     significant = line.p_holm < result.alpha if final else not deciding.low <= 0 <= deciding.high
     if significant and deciding.value < 0:
         return Decision("do not ship", name, f"Do not ship {name}: it is worse than {result.control}: {told}.")
@@ -70,7 +70,7 @@ def _judge(result: Result, line: Line) -> Decision:
     return Decision("unclear", name, f"Do not ship {name}: no gain is proven, nor that there is none: {told}.")
 
 
-def _interval(result: Result, line: Line) -> Range:
+def deciding_interval(result: Result, line: Line) -> Range:
     """The one that may decide now."""
     return line.lift if result.complete and result.looks == "once" else line.any_day
 
@@ -80,7 +80,7 @@ def _towards_better(line: Line, of: Range) -> Range:
 
 
 def _listed(lines: list[Line], result: Result) -> str:
-    found = [(g, _interval(result, g)) for g in lines]
+    found = [(g, deciding_interval(result, g)) for g in lines]
     return ", ".join(f"{g.metric} ({_percent(i.low)} to {_percent(i.high)})" for g, i in found)
 
 

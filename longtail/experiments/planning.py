@@ -163,8 +163,9 @@ def _long_enough(experiment: Experiment, counted: list[Outlook]) -> tuple[list[O
     last, out = counted[-1], list(counted)
     for length in range(last.days + 7 - last.days % 7, LONGEST, 7):
         far = length / last.days
-        carried = _outlook(experiment, length, int(last.units * far**more), last.value, last.sd,
-                           last.adjusted_sd * far ** min(uneven, 0.0), counted=False)  # fmt: skip
+        shrunk = far ** min(uneven, 0.0)
+        carried = _outlook(experiment, length, int(last.units * far**more), last.value, last.sd * shrunk,
+                           last.adjusted_sd * shrunk, counted=False)  # fmt: skip
         if carried.effect <= experiment.minimum_effect:
             return [*out, carried], length
     return out, None

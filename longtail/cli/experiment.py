@@ -1,0 +1,76 @@
+"""`longtail experiment`: how long one must run, and what came of it."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from longtail.cli.data import micros
+from longtail.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from longtail.experiments.planning import Plan
+
+app = typer.Typer(no_args_is_help=True, help="Plan an experiment from the shop's own log, and judge one.")
+
+FileArgument = Annotated[
+    Path, typer.Argument(help="The experiment's YAML file, see docs/experiment.yaml.", show_default=False)
+]
+LogArgument = Annotated[
+    Path,
+    typer.Argument(help="State folder of the servers (impressions, events) or an imported shop.", show_default=False),
+]
+
+
+@app.command()
+def plan(file: FileArgument, log: LogArgument, as_json: JsonOption = False) -> None:
+    """Say how many units and days an experiment needs, counted from the log."""
+    from longtail.experiments.config import Experiment
+    from longtail.experiments.planning import plan as run
+
+    found = run(Experiment.load(file), log)
+    if as_json:
+        typer.echo(json.dumps({"sentence": found.sentence, **asdict(found)}, indent=2))
+    else:
+        _show(found)
+
+
+@app.command()
+def analyse(
+    file: FileArgument,
+    log: LogArgument,
+    out: Annotated[Path | None, typer.Option(help="Folder for experiment.html and experiment.json.")] = None,
+    until: Annotated[str | None, typer.Option(help="Judge as of this day or time, such as 2024-03-01.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say in one sentence whether to ship, and why. Exit code 1: the experiment is broken and cannot be read."""
+    from longtail.experiments.analysis import analyse as run
+    from longtail.experiments.config import Experiment
+    from longtail.experiments.decision import decide
+    from longtail.experiments.report import to_json, write_report
+
+    result = run(Experiment.load(file), log, micros(until) or int(time.time() * 1e6))
+    decision = decide(result)
+    page = write_report(result, out, {"log": log.resolve().name}) if out else None
+    typer.echo(to_json(result) if as_json else decision.sentence)
+    if page and not as_json:
+        typer.echo(f"the report is in {page}")
+    if decision.outcome == "broken":
+        raise typer.Exit(1)
+
+
+def _show(found: "Plan") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("days", "units", found.metric, "tells a change of", f"needed for {found.minimum_effect:.1%}", "power",
+                  "CUPED leaves")  # fmt: skip
+    for o in found.outlooks:
+        left = f"{(o.adjusted_sd / o.sd) ** 2:.0%}" if o.sd else "-"
+        table.add_row(f"{o.days}" if o.counted else f"{o.days} (carried on)", f"{o.units:,}", f"{o.value:,.4g}",
+                      f"{o.effect:.1%}", f"{o.needed:,}", f"{o.chance:.0%}", left)  # fmt: skip
+    Console().print(table)
+    typer.echo(found.sentence)
