@@ -37,6 +37,12 @@ FROM (
     WHERE NOT crossed {where}
 ) GROUP BY ALL
 """
+AGES = """
+SELECT variant, age, sum(x), sum(d), sum(x * x), sum(x * d), sum(d * d)
+FROM (SELECT variant, age, least({x}, {cap}) AS x, {d} AS d FROM unit_age JOIN units USING (unit)
+    WHERE first <= {end} - (age + 1) * {day})
+GROUP BY ALL
+"""
 
 
 class MetricSums:
@@ -87,8 +93,21 @@ class MetricSums:
 
     def by_age(self) -> Moments:
         """Each day since a unit's first exposure by itself, of the units whose day is over: [variants, days]."""
-        ages = [self._aged(age, age + 1, age + 1) for age in range(self._window.days)]
-        return Moments(*(np.stack([getattr(m, f) for m in ages], 1) for f in ("n", "mean", "cov")))
+        shape = (len(self._variants), self._window.days)
+        n = np.zeros((shape[0], shape[1] + 1))
+        over = f"({self._window.end} - first) // {DAY_US}"
+        whole = f"SELECT variant, {over}, count(*) FROM units WHERE NOT crossed GROUP BY ALL"
+        for variant, days, count in self._con.execute(whole).fetchall():
+            n[self._variants.index(variant), days] = count
+        n = np.cumsum(n[:, ::-1], axis=1)[:, ::-1][:, 1:]
+        sums = np.zeros((*shape, 5))
+        query = AGES.format(cap=_number(self.cap), x=self._x, d=self._d, end=self._window.end, day=DAY_US)
+        for variant, age, *values in self._con.execute(query).fetchall():
+            sums[self._variants.index(variant), age] = values
+        x, d, xx, xd, dd = np.moveaxis(sums, -1, 0)
+        if self._metric.denominator is None:
+            d, xd, dd = n, x, n
+        return _moments(n, x, d, 0 * n, xx, xd, dd, 0 * n, 0 * n, 0 * n)
 
     def _aged(self, low: int, high: int, whole: int) -> Moments:
         """The days [low, high) since the first exposure, of units that have been in for `whole` days: [variants]."""
