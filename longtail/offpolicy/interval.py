@@ -27,10 +27,11 @@ def estimate(score: Score, user: np.ndarray, level: float = 0.95) -> Estimate:
     """The two-sided interval of a score; `user` int [N] says whose list it is.
 
     One person's lists are alike, so people are the cases: influences are summed by person (Liang and Zeger, 1986).
-    Weighted clicks are rare and skewed: the plain normal interval misses on the side where the large values lie, and so
-    does the percentile bootstrap. Hall's transformation of the t statistic (1992, "On the removal of skewness by
-    transformation") takes the skewness out; it is monotone, so it always gives an interval. See benchmarks/README.md
-    for the coverage of the three.
+    Weighted clicks are rare and skewed, and two things go wrong with the plain normal interval. It misses on the side
+    where the large values lie, as the percentile bootstrap does: Hall's transformation of the t statistic (1992, "On
+    the removal of skewness by transformation") takes the skewness out; it is monotone, so it always gives an interval.
+    And the error itself is guessed from few large values: t has the degrees of freedom that a variance of such kurtosis
+    has, 2n / (kurtosis - (n - 3) / (n - 1)) (O'Neill, 2014). benchmarks/README.md has the coverage with and without.
 
     Raises:
         InvalidInput: fewer than two people.
@@ -39,7 +40,7 @@ def estimate(score: Score, user: np.ndarray, level: float = 0.95) -> Estimate:
 
 
 def normal_estimate(score: Score, user: np.ndarray, level: float = 0.95) -> Estimate:
-    """`estimate` without the transformation: symmetric."""
+    """`estimate` without either: symmetric, with n - 1 degrees of freedom."""
     return _interval(score, user, level, skewed=False)
 
 
@@ -64,10 +65,13 @@ def _interval(score: Score, user: np.ndarray, level: float, skewed: bool) -> Est
     by_person = np.bincount(counted, score.influence, people) * people / lists
     spread = by_person.std(ddof=1)
     error = float(spread / np.sqrt(people))
-    tails = stats.t.ppf([(1 + level) / 2, (1 - level) / 2], people - 1)
+    freedom, skewness = float(people - 1), 0.0
     if skewed and spread > 0:
-        skewness = float(((by_person - by_person.mean()) ** 3).mean() / spread**3)
-        tails = [_untransformed(t, skewness, people) for t in tails]
+        scaled = (by_person - by_person.mean()) / by_person.std()
+        skewness = float((scaled**3).mean())
+        excess = float((scaled**4).mean()) - (people - 3) / (people - 1)
+        freedom = min(freedom, max(1.0, 2 * people / excess)) if excess > 0 else freedom
+    tails = [_untransformed(t, skewness, people) for t in stats.t.ppf([(1 + level) / 2, (1 - level) / 2], freedom)]
     low, high = (score.value - t * error for t in tails)
     return Estimate(score.value, error, float(low), float(high), lists, people)
 
@@ -76,6 +80,6 @@ def _untransformed(quantile: float, skewness: float, cases: int) -> float:
     """The t statistic whose transformation g(t) = t + a t^2 + a^2 t^3 / 3 + b is `quantile`; a = s/3, b = s/(6n)."""
     a = skewness / (3 * np.sqrt(cases))
     shifted = quantile - skewness / (6 * np.sqrt(cases))
-    if abs(a) < 1e-9:
-        return float(shifted)
+    if abs(a) < 1e-9:  # not skewed: nothing to undo
+        return float(quantile)
     return float((np.cbrt(1 + 3 * a * shifted) - 1) / a)
