@@ -1,4 +1,4 @@
-"""`longtail experiment`: how long one must run, and what came of it."""
+"""`longtail experiment`: how long one must run, running it, and what came of it."""
 
 import json
 import time
@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longtail.cli import experiment_running
 from longtail.cli.data import micros
 from longtail.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from longtail.experiments.planning import Plan
 
-app = typer.Typer(no_args_is_help=True, help="Plan an experiment from the shop's own log, and judge one.")
+app = typer.Typer(no_args_is_help=True, help="Plan an experiment from the shop's own log, run one, judge it.")
+for _command in (experiment_running.start, experiment_running.ramp, experiment_running.status, experiment_running.stop):
+    app.command()(_command)
 
 FileArgument = Annotated[
     Path, typer.Argument(help="The experiment's YAML file, see docs/experiment.yaml.", show_default=False)

@@ -13,7 +13,7 @@ from longtail.errors import InvalidInput
 from longtail.experiments import sequential
 from longtail.experiments.config import Experiment
 from longtail.experiments.log import UnitLog, Window, open_log
-from longtail.experiments.moments import Moments, linear, ratio
+from longtail.experiments.moments import D, Moments, linear, ratio
 from longtail.experiments.unit_sums import MetricSums
 from longtail.schema import DAY_US
 
@@ -102,28 +102,37 @@ def _counted(experiment: Experiment, log: UnitLog, days: int, covariate: int) ->
     window = Window(start, end, start - covariate * DAY_US)
     log.units(window, experiment.surfaces)
     log.sums(window, (experiment.metric,))
-    moments = MetricSums(log, experiment.metric, window, ("all",)).daily()[0, -1]
+    moments = MetricSums(log, experiment.metric, window, ("all",)).daily()[0]
     reachable = experiment.allocation * (1 - experiment.holdout)
-    return outlook(experiment, moments, days, int(float(moments.n) * reachable))
+    return outlook(experiment, moments, int(moments.n[-1] * reachable))
 
 
-def outlook(experiment: Experiment, moments: Moments, days: int, units: int) -> Outlook:
-    """The outlook of a test on `units` units like those of the `moments` (scalar)."""
-    variance, shared, spread = (float(v) for v in linear(moments))
-    left = variance - (shared**2 / spread if spread > 0 else 0.0)
-    value, adjusted = float(ratio(moments)), math.sqrt(max(left, 0.0))
-    return _outlook(experiment, days, units, value, math.sqrt(variance), adjusted)
+def outlook(experiment: Experiment, moments: Moments, units: int) -> Outlook:
+    """The outlook of a test on `units` units like those of the `moments` [days]: of all up to the end of each day."""
+    variance, shared, spread = linear(moments)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left = np.maximum(variance - np.where(spread > 0, shared**2 / spread, 0.0), 0.0)
+    reach = _reach(experiment, moments, left)
+    value, days = float(ratio(moments)[-1]), len(moments.n)
+    return _outlook(experiment, days, units, value, math.sqrt(variance[-1]), math.sqrt(left[-1]), reach)
 
 
 def _outlook(
-    experiment: Experiment, days: int, units: int, value: float, sd: float, adjusted: float, counted: bool = True
+    experiment: Experiment,
+    days: int,
+    units: int,
+    value: float,
+    sd: float,
+    adjusted: float,
+    reach: float,
+    counted: bool = True,
 ) -> Outlook:
     """Smallest effect, needed units and power; of several treatments those of the smallest.
 
     A treated arm is taken to vary more in the same proportion as its mean rises: it brings more of the same events.
     """
     control, *others = experiment.shares.values()
-    reach, more = _reach(experiment), stats.norm.isf(1 - experiment.power)
+    more = stats.norm.isf(1 - experiment.power)
     relative = adjusted / abs(value) if value else math.inf
 
     def error(effect: float) -> float:
@@ -141,12 +150,20 @@ def _outlook(
                    counted)  # fmt: skip
 
 
-def _reach(experiment: Experiment) -> float:
-    """How many standard errors the deciding interval reaches at the planned end."""
+def _reach(experiment: Experiment, moments: Moments, variance: np.ndarray) -> float:
+    """How many standard errors the deciding interval reaches at the end; `variance` [days] of the linearised metric.
+
+    For looks on any day that is the power at the last one: earlier looks only add to it.
+    """
     alpha = experiment.alpha / len(experiment.treatments)
     if experiment.looks == "once":
         return float(stats.norm.isf(alpha / 2))
-    return float(sequential.width(sequential.best_time(alpha), alpha))
+    with np.errstate(invalid="ignore"):
+        seen = sequential.information(moments.n, np.sqrt(variance / moments.n), moments.mean[..., D])
+    seen = seen[np.isfinite(seen) & (seen > 0) & (moments.n >= 2 * sequential.LEAST_UNITS)]
+    if not len(seen):
+        return float(sequential.width(sequential.best_time(alpha), alpha))
+    return float(sequential.width(seen[-1] / sequential.clock(seen[0], len(moments.n), alpha), alpha))
 
 
 def _long_enough(experiment: Experiment, counted: list[Outlook]) -> tuple[list[Outlook], int | None]:
@@ -161,11 +178,15 @@ def _long_enough(experiment: Experiment, counted: list[Outlook]) -> tuple[list[O
     more = min(max(float(np.polyfit(days, np.log([o.units for o in counted]), 1)[0]), 0.0), 1.0)
     uneven = float(np.polyfit(days, np.log([o.adjusted_sd / abs(o.value) for o in counted]), 1)[0])
     last, out = counted[-1], list(counted)
+    alpha = experiment.alpha / len(experiment.treatments)
+    reach = float(stats.norm.isf(alpha / 2))
+    if experiment.looks == "any_day":
+        reach = float(sequential.width(sequential.best_time(alpha), alpha))
     for length in range(last.days + 7 - last.days % 7, LONGEST, 7):
         far = length / last.days
         shrunk = far ** min(uneven, 0.0)
         carried = _outlook(experiment, length, int(last.units * far**more), last.value, last.sd * shrunk,
-                           last.adjusted_sd * shrunk, counted=False)  # fmt: skip
+                           last.adjusted_sd * shrunk, reach, counted=False)  # fmt: skip
         if carried.effect <= experiment.minimum_effect:
             return [*out, carried], length
     return out, None
