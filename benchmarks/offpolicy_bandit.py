@@ -51,7 +51,7 @@ def transfers(folder: Path) -> dict:
                         "max weight": spread.max_weight, "top share": spread.top_share,
                     }
                 )  # fmt: skip
-                if usable and not agrees and name != "direct":
+                if usable and not agrees:
                     faults.append(f"{campaign}, {target} from {logging}: {name} is off by z = {off / noise:.1f}")
     return {"rows": rows, "faults": faults, "text": _table(rows)}
 
