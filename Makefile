@@ -79,8 +79,9 @@ kills: install ## kill -9 the collector 20 times under load, then again with Kaf
 fuzz: install ## 100,000 odd requests and events to the real servers, 10 minutes or so; FUZZ=<number> for fewer
 	LONGTAIL_FUZZ=$(FUZZ) $(PYTHON) -m pytest -q -s tests/serving/test_fuzz.py
 
-statistics: install ## count how often the statistics are wrong on a simulated shop: A/A, power, looks on any day, splits, interleaving
-	$(PYTHON) -m benchmarks.statistics
+statistics: install ## count how often the statistics are wrong on a simulated shop: A/A, power, looks on any day, splits, interleaving; off-policy values (OPEN_BANDIT=<folder> for those of real clicks)
+	@bad=0; $(PYTHON) -m benchmarks.statistics || bad=1; \
+	$(PYTHON) -m benchmarks.offpolicy $(if $(OPEN_BANDIT),--data "$(OPEN_BANDIT)") || bad=1; exit $$bad
 
 pipeline: install ## compile pipelines/training.yaml again after a change
 	$(PYTHON) -m pipelines.compile
