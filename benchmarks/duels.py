@@ -22,7 +22,7 @@ def sensitivity(truth: Truth, seed: int, power: float = 0.8, alpha: float = 0.05
     visits = 1 + rng.poisson(rng.gamma(0.8, 3.0, PEOPLE))
     unit = np.repeat(np.arange(PEOPLE), visits)
     clicks = [np.zeros(PEOPLE) for _ in NOISE]
-    won = np.zeros(PEOPLE)
+    won = np.zeros((PEOPLE, 2))
     for rows in np.array_split(np.arange(len(unit)), max(len(unit) // 5_000, 1)):
         who = user[unit[rows]]
         items = np.argsort(rng.random((len(rows), len(truth.item_ids))), axis=1)[:, :CANDIDATES]

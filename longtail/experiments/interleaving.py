@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from longtail.experiments.moments import Moments, linear, ratio
+
 TEAM_A, TEAM_B = 0, 1
 
 
 @dataclass(frozen=True)
 class Duel:
-    """What came of it: `preference` for B over A in units' credit, -1 to 1, its standard error and 95% interval, the p
-    value, and how many units decided for each."""
+    """What came of it: `preference` is the share of clicks for B less that for A, -1 to 1, with its standard error,
+    interval and p value; how many units gave each more of their clicks, and how many units there were."""
 
     preference: float
     se: float
@@ -60,20 +62,24 @@ def _best_left(ranked: np.ndarray, taken: np.ndarray) -> np.ndarray:
 
 
 def credit(unit: np.ndarray, team: np.ndarray, units: int) -> np.ndarray:
-    """Clicks for B less clicks for A by unit, float64 [units]: `unit` int [n] and `team` int [n] of each click."""
-    sign = np.where(np.asarray(team) == TEAM_B, 1.0, np.where(np.asarray(team) == TEAM_A, -1.0, 0.0))
-    return np.bincount(np.asarray(unit, np.int64), sign, units)
+    """Clicks for A and for B by unit, float64 [units, 2]: `unit` int [n] and `team` int [n] (-1: nobody's) of each."""
+    unit, team = np.asarray(unit, np.int64), np.asarray(team, np.int64)
+    own = team >= 0
+    return np.bincount(2 * unit[own] + team[own], minlength=2 * units).reshape(units, 2).astype(np.float64)
 
 
-def judge(difference: np.ndarray, level: float = 0.95) -> Duel:
-    """The verdict over units from their `credit`: a unit decides for the team with more of its clicks; ties count half.
+def judge(clicks: np.ndarray, alpha: float = 0.05) -> Duel:
+    """The verdict from the clicks for A and B of each unit [units, 2], see `credit`.
 
-    Units are what varies, however many lists each saw. `preference` is the mean of the signs: 0.1 means that of 100
-    units 10 more decide for B than for A.
+    Units are what varies, however many lists each saw: the share of clicks is a ratio metric, by the delta method.
+    Every click counts; votes by unit, which are told as well, would throw away how sure those are who click often.
     """
-    votes = np.sign(np.asarray(difference, np.float64))
-    n = len(votes)
-    mean, se = float(votes.mean()), float(votes.std(ddof=1) / np.sqrt(n))
-    reach = float(stats.norm.isf((1 - level) / 2))
-    p = float(2 * stats.norm.sf(abs(mean) / se)) if se > 0 else 1.0
-    return Duel(mean, se, mean - reach * se, mean + reach * se, p, int((votes < 0).sum()), int((votes > 0).sum()), n)
+    clicks = np.asarray(clicks, np.float64)
+    ahead, n = clicks[:, TEAM_B] - clicks[:, TEAM_A], len(clicks)
+    if not clicks.any():
+        return Duel(0.0, 0.0, 0.0, 0.0, 1.0, 0, 0, n)
+    of = Moments.of(ahead, clicks.sum(1))
+    found, se = float(ratio(of)), float(np.sqrt(linear(of)[0] / n))
+    reach = float(stats.norm.isf(alpha / 2))
+    p = float(2 * stats.norm.sf(abs(found) / se)) if se > 0 else float(found == 0)
+    return Duel(found, se, found - reach * se, found + reach * se, p, int((ahead < 0).sum()), int((ahead > 0).sum()), n)

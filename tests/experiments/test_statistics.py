@@ -93,7 +93,10 @@ def test_team_draft_takes_each_teams_best_and_both_equally_often():
 
 def test_a_duel_is_decided_by_units():
     unit, team = np.repeat(np.arange(400), 3), np.tile([1, 1, 0], 400)
-    duel = judge(credit(unit, np.where(unit < 300, team, 1 - team), 500))
-    assert (duel.for_b, duel.for_a, duel.units) == (300, 100, 500)
-    assert duel.preference == 0.4 and duel.p < 1e-6 and duel.low > 0
-    assert judge(np.zeros(10)).p == 1
+    clicks = credit(unit, np.where(unit < 300, team, 1 - team), 500)
+    duel = judge(clicks)
+    assert (duel.for_b, duel.for_a, duel.units) == (300, 100, 500) and clicks[0].tolist() == [1, 2]
+    assert duel.preference == pytest.approx((700 - 500) / 1200) and duel.p < 1e-6 and duel.low > 0
+    one = judge(credit(np.zeros(600, int), np.ones(600, int), 500) + clicks)
+    assert one.se > 3 * duel.se  # one unit that clicks a lot does not decide
+    assert judge(np.zeros((10, 2))).p == 1 and credit([0, 1], [-1, 0], 2).tolist() == [[0, 0], [1, 0]]
