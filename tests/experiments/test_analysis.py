@@ -142,6 +142,24 @@ def test_only_those_who_met_it_where_it_shows_are_exposed(lifted):
     assert 0 < sum(home.units.values()) < sum(everywhere.units.values())
 
 
+def test_logged_exposures_say_who_met_it_where_servers_write_them(lifted, tmp_path):
+    events, folder = lifted
+    state = write_state(tmp_path, events.assign(variant="champion"))
+    shown = events[(events["event_type"] == "impression") & (events["user"] % 2 == 0) & (events["day"] >= 0)]
+    met = shown.assign(
+        user_id="u" + shown["user"].astype(str), experiment="test",
+        time=pd.to_datetime(shown["time"], unit="us", utc=True).dt.as_unit("us"),
+    )[["user_id", "experiment", "variant", "surface", "time"]]  # fmt: skip
+    other = met.assign(experiment="another", variant="new")
+    part = state / "exposures" / "date=2024-03-01"
+    part.mkdir(parents=True)
+    pd.concat([met, other]).to_parquet(part / "part-0.parquet", index=False)
+    found, whole = analyse(experiment(), state, END), analyse(experiment(), folder, END)
+    assert found.crossed == 0 and sum(found.units.values()) == shown["user"].nunique()
+    assert abs(sum(found.units.values()) - sum(whole.units.values()) / 2) < 50
+    assert found.line("revenue", "new").lift.value == pytest.approx(0.4, abs=0.35)
+
+
 def test_a_session_may_be_the_unit(lifted):
     result = analyse(Experiment.parse(TEXT.replace("covariate_days: 14\n", "unit: session\n")), lifted[1], END)
     assert sum(result.units.values()) == lifted[0].query("event_type == 'impression' and day >= 0")["user"].size

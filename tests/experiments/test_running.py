@@ -4,13 +4,15 @@ import json
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from longtail.cli import app
 from longtail.engine.deployment import Deployment
-from longtail.engine.fleet import bucket
+from longtail.engine.fleet import Fleet
+from longtail.engine.schema import Instance
 from longtail.errors import InvalidInput, LongtailError
 from longtail.experiments import running
 from longtail.experiments.config import Experiment
@@ -27,14 +29,12 @@ dates: {start: 2026-03-01, end: 2099-03-15}
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def variant(deployment: Deployment, who: str) -> str:
-    """As the servers choose it."""
-    place = bucket(who, "longtail")
-    for name, v in deployment.variants.items():
-        place -= v.share
-        if place < 0:
-            return name
-    return next(iter(deployment.variants))
+def variants(deployment: Deployment, ids: list[str]) -> list[str]:
+    """Who meets what, as the servers' own fleet chooses it."""
+    engine = SimpleNamespace(ages=dict, guards={}, bundle=SimpleNamespace(version="1"), in_flight=0)
+    fleet = Fleet(lambda folder, name: engine)
+    fleet.start(deployment)
+    return [fleet.arm_of(Instance(user_id=who)).name for who in ids]
 
 
 class Servers:
@@ -94,7 +94,7 @@ def test_people_keep_their_variant_from_start_to_end(servers, tmp_path):
     for share in (None, 0.4, 1.0):
         if share:
             assert run(servers, "ramp", "ranker", share).exit_code == 0
-        met.append([variant(servers.taken, who) for who in ids])
+        met.append(variants(servers.taken, ids))
     for before, after in zip(met, met[1:], strict=False):
         assert all(a == b for b, a in zip(before, after, strict=True) if b != "champion")
     assert abs(met[0].count("new") / len(ids) - 0.05) < 0.02 and met[2].count("champion") == 0
