@@ -12,6 +12,8 @@ import pytest
 
 from longtail import benchmark
 from longtail.errors import InvalidInput
+from longtail.events import Catalogue
+from longtail.reranking.rules import LongTail
 
 USERS, ITEMS = 25, 30
 Seen = dict[int, set]
@@ -156,3 +158,14 @@ def test_a_folder_of_another_form(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot be read for this protocol") as error:
         benchmark.run(name, tmp_path, tmp_path / "out", two_tower=False)
     assert "\n" not in str(error.value)
+
+
+def test_the_long_tail_takes_turns_at_the_end_of_lists_and_loses_nothing():
+    frame = pd.DataFrame({"item_id": [f"i{n}" for n in range(60)], "in_stock": False})
+    lists = np.tile(np.arange(40), (6, 1))
+    lists[5, 30:] = -1
+    out = benchmark.with_long_tail(lists, Catalogue.from_frame(frame), LongTail(after=18, pool=10))
+    assert out[:, :18].tolist() == lists[:, :18].tolist()
+    assert out[:5, 18:20].tolist() == [[18, 19], [20, 21], [22, 23], [24, 25], [26, 27]]
+    assert [sorted(row) for row in out.tolist()] == [sorted(row) for row in lists.tolist()]
+    assert benchmark.with_long_tail(lists, Catalogue.from_frame(frame), LongTail()) is lists

@@ -37,13 +37,16 @@ class Draft:
 
 def ranked(
     asked: Asked, surface: BoundSurface, bundle: Bundle, candidates: Candidates, mine: slice,
-    scores: np.ndarray | None, rng: np.random.Generator,
+    scores: np.ndarray | None, rng: np.random.Generator, shown: np.ndarray | None = None,
 ) -> Draft:  # fmt: skip
-    """The list of a request's candidates `mine`, by the ranker's scores float32 [N] or, without, by the blend."""
+    """The list of a request's candidates `mine`, by the ranker's scores float32 [N] or, without, by the blend.
+
+    `shown` float32 [I]: how often each item was shown lately.
+    """
     linear = scores is None
     worth = candidates.blend[mine] if scores is None else scores[mine]
     items = candidates.items[mine]
-    best = rerank(worth, items, bundle.view, asked.person, surface.rules, rng, asked.now, asked.k, linear_scores=linear)
+    best = rerank(worth, items, bundle.view, asked.person, surface.rules, rng, asked.now, asked.k, linear, shown)
     speaks = candidates.best[mine]
     names = [(bundle.sources[speaks[o]], bundle.reasons[speaks[o]]) if o >= 0 else PINNED for o in best.order.tolist()]
     viewed = surface.anchor == "last_viewed" and len(asked.anchors) and bundle.catalogue.title(asked.anchors[-1])

@@ -23,6 +23,7 @@ from longtail.engine.asking import Asked, Pseudonym, resolve, surfaces_of, uncha
 from longtail.engine.breaker import Breaker
 from longtail.engine.config import EngineConfig
 from longtail.engine.drafts import Draft, filled, kept, ranked, reason_of
+from longtail.engine.exposure import Exposure
 from longtail.engine.hops import Guard, Late
 from longtail.engine.impressions import ImpressionLog
 from longtail.engine.journal import report
@@ -70,6 +71,7 @@ class Engine:
         config = self.config
         self._surfaces = self.bundle.surfaces
         self._popular = Popular(self.bundle)
+        self._exposure = Exposure(len(self.bundle.catalogue))
         self._cache: Lru[KeptList] = Lru(config.cached)
         self._last_good: Lru[KeptList] = Lru(config.last_good) if self.last_good is None else self.last_good
         self.guards = {
@@ -214,7 +216,8 @@ class Engine:
         if found.candidates is None:
             return None
         try:
-            draft = ranked(asked, surface, self.bundle, found.candidates, mine, found.scores, self.rng)
+            counts = self._exposure.counts
+            draft = ranked(asked, surface, self.bundle, found.candidates, mine, found.scores, self.rng, counts)
         except Exception as error:  # noqa: BLE001 - a stage boundary: a list made before, or popular items, stand in
             run.missing("rerank", error)
             return None
@@ -237,6 +240,7 @@ class Engine:
         """Count what is shown, and keep the good lists."""
         for asked, draft, _ in done:
             LISTS.labels(self.config.variant, surface.name, draft.level, draft.made).inc()
+            self._exposure.add(draft.codes, asked.now)
             for source, n in Counter(item.source for item in draft.items).items():
                 SHOWN.labels(source).inc(n)
             if draft.level != "full" or draft.made != "live":

@@ -29,7 +29,8 @@ DONE = "bundle"
 def lay_out(bundle: Bundle, state: Path, progress: Callable[[int], None] | None = None) -> Path:
     """Fill Feast's online store for a bundle under `<state>/people/<version>`, once; return that folder.
 
-    One that lost a file since is filled again. `progress` hears how many people were written since it last heard. Several processes may do it at the same time.
+    One that lost a file since is filled again. `progress` hears how many people were written since it last heard.
+    Several processes may do it at the same time.
 
     Raises:
         InvalidBundle: the bundle's user features cannot be read or do not belong to it.

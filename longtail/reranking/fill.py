@@ -4,7 +4,8 @@
 and Goldstein, 1998): each place weighs relevance against likeness to what stands above. *Exploration* is
 epsilon-greedy: with probability epsilon a place shows one sampled from the pool, the best candidates that could stand
 there, which holds the greedy choice too. The propensity is the probability, given the places above, that the shown item
-came to stand there; a pin or a promotion leaves nothing to chance and has 1.
+came to stand there; a pin or a promotion leaves nothing to chance and has 1. *Long tail*: the last places go to
+those good candidates that were shown least; given the counts there is no chance in it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ Array = np.ndarray
 # What may happen to a candidate: it is free to be shown, shown or kept for a pin, or there for promotions alone.
 FREE, TAKEN, STAND_IN = 0, 1, 2
 # What decided a place, as bits.
-PIN, PROMOTION, CAPS_RELAXED, EXPLORED, DIVERSITY, CAPS = 1, 2, 4, 8, 16, 32
+PIN, PROMOTION, CAPS_RELAXED, EXPLORED, DIVERSITY, CAPS, LONG_TAIL = 1, 2, 4, 8, 16, 32, 64
 
 
 @compiled
 def fill_places(
     k: int, state: Array, codes: Array, limits: Array, within: int, relax: bool, gain: Array, unlikeness: np.float32,
     groups: Array, shares: Array, vectors: Array, log_odds: Array, coins: Array, epsilon: float, skip_first: int,
-    pool: int, pin_at: Array, due: Array, every: Array, belongs: Array, stands_in: Array,
+    pool: int, pin_at: Array, due: Array, every: Array, belongs: Array, stands_in: Array, shown: Array, tail_at: int,
+    tail_pool: int,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """Positions int64 [k'], their propensities float32 and what decided them (bits), from candidates best first.
 
@@ -39,6 +41,8 @@ def fill_places(
         pin_at: int64 [k] the position pinned to each place, or -1.
         due, every: int64 [k] the promotion due at each place or -1, and int64 [P] the places that hold one of it.
         belongs, stands_in: bool [P, n] members of each promotion's target, and what stands in for them.
+        shown, tail_at, tail_pool: float32 [n] how often each was shown lately; from place `tail_at` on the least shown
+            of the best `tail_pool` that are left is taken. Empty: the rule is off.
     """
     n = len(state)
     chosen = np.empty(k, np.int64)
@@ -73,7 +77,11 @@ def fill_places(
             elif greedy >= 0:
                 pick = greedy
                 why[place] = CAPS_RELAXED if relaxed else 0
-                if epsilon > 0 and place >= skip_first:
+                if len(shown) > 0 and place >= tail_at:
+                    pick = _least_shown(state, full, relaxed, tail_pool, shown)
+                    if pick != greedy:
+                        why[place] |= LONG_TAIL
+                elif epsilon > 0 and place >= skip_first:
                     explored = coins[place, 0] < epsilon
                     pick, likely = _sampled(state, full, relaxed, pool, log_odds, coins[place, 1], greedy, explored)
                     chance[place] = epsilon * likely + (1 - epsilon) * (pick == greedy)
@@ -117,6 +125,18 @@ def _most_relevant(
             here = gain[j] - unlikeness * nearest[j]
             if here > value:
                 best, value = j, here
+    return best
+
+
+@compiled
+def _least_shown(state: Array, full: Array, relaxed: bool, pool: int, shown: Array) -> int:
+    """Of the best `pool` candidates that are left the one with the fewest showings, ties to the better one."""
+    best, size = -1, 0
+    for j in range(len(state)):
+        if size < pool and state[j] == FREE and (relaxed or not full[j]):
+            size += 1
+            if best < 0 or shown[j] < shown[best]:
+                best = j
     return best
 
 

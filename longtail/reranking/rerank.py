@@ -16,6 +16,7 @@ from longtail.reranking.fill import (
     DIVERSITY,
     EXPLORED,
     FREE,
+    LONG_TAIL,
     PIN,
     PROMOTION,
     STAND_IN,
@@ -27,8 +28,10 @@ from longtail.reranking.views import EMPTY, ItemView, PersonView
 
 # What it adds to the likeness of two items to have a category, top category or brand in common.
 LIKENESS = {"category": 0.5, "top_category": 0.25, "brand": 0.25}
+UNCOUNTED = np.empty(0, np.float32)
 SHARES = np.array(list(LIKENESS.values()), np.float32)
 NAMES = {CAPS_RELAXED: "caps_relaxed", EXPLORED: "explored", DIVERSITY: "diversity", CAPS: "caps"}
+NAMES |= {LONG_TAIL: "long_tail"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def rerank(
     now: int,
     k: int,
     linear_scores: bool = False,
+    shown: np.ndarray | None = None,
 ) -> Reranked:
     """Filter, boost, pin, promote, diversify, cap and explore. The result is safe whatever the rules say.
 
@@ -67,6 +71,7 @@ def rerank(
         items: int64 [n] item indices, in any order; repeats and -1 are dropped.
         now: microseconds since 1970, for freshness and for rules with dates.
         k: places to fill; fewer come back only when the candidates run out (or a strict cap ends the list).
+        shown: float32 [I], how often each item of the shop was shown lately, for the long tail; None: that rule is off.
     """
     items = np.asarray(items, np.int64)
     reason = screen(items, view, person, rules, now)
@@ -82,7 +87,7 @@ def rerank(
     promotions = [p for p in rules.promotions if p.every <= k and p.target.span.holds(now)]
     extras = _extras(mine, pins, promotions, view, person, rules, now)
     everyone = np.concatenate([mine, extras]) if len(extras) else mine
-    chosen, chance, applied = _fill(worth, everyone, view, rules, pins, promotions, rng, k)
+    chosen, chance, applied = _fill(worth, everyone, view, rules, pins, promotions, rng, k, shown)
     if touched:
         # What is inserted was moved by nothing but its pin or promotion.
         origin = np.append(best_first, np.full(len(extras), len(mine)))[chosen]
@@ -130,7 +135,7 @@ def _extras(
 
 def _fill(
     worth: np.ndarray, items: np.ndarray, view: ItemView, rules: BoundRules, pins: Sequence[BoundPin],
-    promotions: Sequence[BoundPromotion], rng: np.random.Generator, k: int,
+    promotions: Sequence[BoundPromotion], rng: np.random.Generator, k: int, shown: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[str, ...]]]:  # fmt: skip
     """`fill_places` for candidates best first, with the names of what decided each place.
 
@@ -158,10 +163,15 @@ def _fill(
         coins = rng.random((k, 2))
         if explore.temperature is not None:
             log_odds[:m] = worth.astype(np.float64) / explore.temperature
+    tail = settings.long_tail
+    counts_of = UNCOUNTED
+    if shown is not None and tail.after is not None and tail.after < k:
+        counts_of = shown[items]
     chosen, chance, why = fill_places(
         k, state, codes, np.array(list(caps.values()), np.int64), settings.caps.within, settings.caps.relax, gain,
         np.float32(1 - diversity.weight), groups, SHARES, vectors, log_odds, coins, explore.epsilon, explore.skip_first,
         explore.pool, claimed.pin_at, claimed.due, claimed.every, claimed.belongs, claimed.stands_in,
+        counts_of, tail.after or 0, tail.pool,
     )  # fmt: skip
     if not why.any():
         return chosen, chance, [()] * len(chosen)

@@ -71,6 +71,17 @@ class Exploration(_Section):
     temperature: float | None = Field(None, gt=0)
 
 
+class LongTail(_Section):
+    """The places behind the first `after` go to those of the best `pool` candidates left that were shown least lately.
+
+    What is never shown can never prove itself: this gives every item on sale that suits somebody its turn, at the end
+    of lists, where it costs least. Without `after` no place does.
+    """
+
+    after: int | None = Field(None, ge=1, le=500)
+    pool: int = Field(100, ge=1)
+
+
 class Objective(_Section):
     """What a list is for. `clicks` and `conversion` leave the ranker's order; `revenue` and `margin` tilt it.
 
@@ -165,6 +176,7 @@ class Rules(_Section):
     diversity: Diversity = Diversity()
     freshness: Freshness = Freshness()
     exploration: Exploration = Exploration()
+    long_tail: LongTail = LongTail()
     boosts: tuple[Boost, ...] = ()
     block: tuple[Target, ...] = ()
     pins: tuple[Pin, ...] = ()

@@ -17,6 +17,7 @@ from longtail.reranking.rules import (
     Exploration,
     Filters,
     Freshness,
+    LongTail,
     Objective,
     Pin,
     Promotion,
@@ -45,6 +46,7 @@ class RulesOverride(_Strict):
     diversity: Diversity | None = None
     freshness: Freshness | None = None
     exploration: Exploration | None = None
+    long_tail: LongTail | None = None
     boosts: tuple[Boost, ...] | None = None
     block: tuple[Target, ...] | None = None
     pins: tuple[Pin, ...] | None = None

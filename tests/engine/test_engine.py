@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from longtail.engine.exposure import HALF_LIFE_US, Exposure
 from longtail.engine.impressions import ImpressionLog, read_impressions
 from longtail.engine.parts import Bundle
 from longtail.engine.schema import Instance, parse
@@ -17,7 +19,8 @@ from longtail.engine.wire import (
 )
 from longtail.errors import InvalidBundle, InvalidInput
 from longtail.events import Histories
-from tests.engine.in_process import ask, dead, ids
+from longtail.surfaces import Surfaces
+from tests.engine.in_process import ask, dead, engine_of, ids
 from tests.serving.small_bundle import train
 
 K = 10
@@ -206,3 +209,25 @@ def test_wire_refuses_what_does_not_fit():
         unpack_requests({n: a for n, a in sent.items() if n != "time"}, 3)
     with pytest.raises(InvalidInput, match="history_indptr"):
         unpack_requests(sent | {"history_indptr": np.array([0, 5])}, 3)
+
+
+def test_what_was_shown_least_has_its_turn_at_the_end_of_lists(parts):
+    engine = engine_of(parts)
+    rules = Surfaces.parse("surfaces: {homepage: {k: 10, rules: {long_tail: {after: 8}}}}")
+    engine.surfaces = rules.bind(engine.bundle.catalogue, engine.bundle.sources)
+    probe = asyncio.run(engine.recommend(parse({"instances": [{"k": K}]}).instances, probe=True))
+    lists = [ids(ask(engine, {"k": K})[0]) for _ in range(6)]
+    assert lists[0] == ids(probe[0])  # what nobody saw does not count
+    assert {tuple(shown[:8]) for shown in lists} == {tuple(lists[0][:8])}
+    ends = [item for shown in lists for item in shown[8:]]
+    assert len(set(ends)) == len(ends) == 12
+
+
+def test_what_was_shown_is_forgotten_by_half_in_a_day():
+    exposure = Exposure(3)
+    exposure.add(np.array([0, 2, -1]), 0)
+    exposure.add(np.array([0]), HALF_LIFE_US // 2)
+    exposure.add(np.array([1]), HALF_LIFE_US)
+    np.testing.assert_allclose(exposure.counts, [0.5 + 0.5**0.5, 1, 0.5], rtol=1e-6)
+    exposure.add(np.array([1]), 0)  # a clock that was set back neither fades nor revives
+    np.testing.assert_allclose(exposure.counts, [0.5 + 0.5**0.5, 2, 0.5], rtol=1e-6)

@@ -391,3 +391,23 @@ def test_an_objective_tilts_the_order_by_expected_money():
     assert order("revenue") == [1, 0, 2, 3]  # 10.0, then 6.0, the unknown price as the median one, 4.0
     assert order("revenue", 0.2) == [0, 2, 3, 1]
     assert order("margin") == [0, 1, 2, 3]  # 5.4, 1.0, 0.5, 0.4
+
+
+def test_the_last_places_go_to_what_was_shown_least():
+    shown = np.zeros(len(OPEN), np.float32)
+    shown[:6] = [9, 9, 3, 5, 3, 9]
+    items, scores = np.arange(8), -np.arange(8.0)
+    rules = plain(long_tail={"after": 2, "pool": 4})
+    out = rerank(scores, items, OPEN, PersonView(), rules, RNG(0), NOW, 5, shown=shown)
+    # of the best four left: 2 and 4 were shown three times, 6 and 7 never
+    assert out.items.tolist() == [0, 1, 2, 6, 7]
+    assert out.rules_applied == [(), (), (), ("long_tail",), ("long_tail",)] and out.propensity.tolist() == [1] * 5
+    for off in (rerank(scores, items, OPEN, PersonView(), rules, RNG(0), NOW, 5), ask_all(scores, items)):
+        assert off.items.tolist() == [0, 1, 2, 3, 4]
+    capped = plain(long_tail={"after": 1}, caps={"category": 1, "within": 5, "relax": False})
+    one = rerank(scores, items, OPEN, PersonView(), capped, RNG(0), NOW, 5, shown=shown)
+    assert len({int(OPEN.category[i]) for i in one.items}) == len(one.items)
+
+
+def ask_all(scores: np.ndarray, items: np.ndarray):
+    return rerank(scores, items, OPEN, PersonView(), plain(), RNG(0), NOW, 5, shown=np.arange(len(OPEN), 0, -1.0))
