@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from longtail.engine.asking import Asked
+from longtail.engine.bundle import REASON_OF_KIND
 from longtail.engine.kept import KeptList
 from longtail.engine.parts import REASON, Bundle
-from longtail.engine.popular import NOTHING, Popular, pick
+from longtail.engine.popular import NOTHING, POPULAR_REASON, SEGMENT_REASON, Popular, pick
 from longtail.engine.schema import Item, Level, Made
 from longtail.reranking import Reranked, may_show, rerank
 from longtail.retrieval.candidates import Candidates
@@ -48,7 +49,8 @@ def ranked(
     items = candidates.items[mine]
     best = rerank(worth, items, bundle.view, asked.person, surface.rules, rng, asked.now, asked.k, linear, shown)
     speaks = candidates.best[mine]
-    names = [(bundle.sources[speaks[o]], bundle.reasons[speaks[o]]) if o >= 0 else PINNED for o in best.order.tolist()]
+    reasons = reasons_for(asked, bundle)
+    names = [(bundle.sources[speaks[o]], reasons[speaks[o]]) if o >= 0 else PINNED for o in best.order.tolist()]
     viewed = surface.anchor == "last_viewed" and len(asked.anchors) and bundle.catalogue.title(asked.anchors[-1])
     if viewed:
         reason = f"because you viewed {viewed}"
@@ -92,6 +94,16 @@ def filled(draft: Draft | None, asked: Asked, surface: BoundSurface, bundle: Bun
         _add(out, bundle, found, popular.everyone.source, popular.everyone.reason)
         out.causes.append("filters: nothing left")
     return out
+
+
+def reasons_for(asked: Asked, bundle: Bundle) -> list[str]:
+    """The sources' reasons, but none that is untrue of somebody of whom nothing, or no place, is known."""
+    untrue: dict[str, str] = {}
+    if not len(asked.person.seen) and not len(asked.anchors):
+        untrue |= dict.fromkeys(REASON_OF_KIND.values(), REASON)
+    if asked.segment < 0:
+        untrue |= {SEGMENT_REASON: POPULAR_REASON}
+    return [untrue.get(reason, reason) for reason in bundle.reasons] if untrue else bundle.reasons
 
 
 def reason_of(bundle: Bundle, source: str) -> str:

@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from longtail.engine.bundle import REASON_OF_KIND
 from longtail.engine.exposure import HALF_LIFE_US, Exposure
 from longtail.engine.impressions import ImpressionLog, read_impressions
 from longtail.engine.parts import Bundle
+from longtail.engine.popular import POPULAR_REASON, SEGMENT_REASON
 from longtail.engine.schema import Instance, parse
 from longtail.engine.wire import (
     pack_requests,
@@ -231,3 +233,13 @@ def test_what_was_shown_is_forgotten_by_half_in_a_day():
     np.testing.assert_allclose(exposure.counts, [0.5 + 0.5**0.5, 1, 0.5], rtol=1e-6)
     exposure.add(np.array([1]), 0)  # a clock that was set back neither fades nor revives
     np.testing.assert_allclose(exposure.counts, [0.5 + 0.5**0.5, 2, 0.5], rtol=1e-6)
+
+
+def test_nobody_is_told_a_reason_that_cannot_be_true(engine):
+    asked = {"k": 40, "surface": "homepage"}
+    nobody, known = ask(engine, asked, asked | {"user_id": "u3"})
+    somewhere = {i.reason for i in ask(engine, asked | {"context": {"region": "south"}})[0].items}
+    told = {i.reason for i in nobody.items}
+    assert not told & {SEGMENT_REASON, *REASON_OF_KIND.values()}
+    assert {POPULAR_REASON if r == SEGMENT_REASON else r for r in somewhere} <= told
+    assert {i.reason for i in known.items} - told
