@@ -47,8 +47,8 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install ## a shop from raw events to served lists; DATASET=online-retail DATA=<folder> for real purchases, STAY=1 to keep it up
 	$(PYTHON) -m serving.demo --dataset "$(DATASET)" --data "$(DATA)" --out "$(DEMO_DIR)" $(if $(STAY),--stay)
 
-test: install check ## everything that CI runs
-	$(PYTHON) -m pytest -q $(PYTEST_ARGS)
+test: install check ## lint, types, and every test but the slow ones; CI runs those after it
+	$(PYTHON) -m pytest -q -m "not slow" $(PYTEST_ARGS)
 
 check: install lint
 	$(PYTHON) -m pipelines.compile --check
@@ -56,7 +56,7 @@ check: install lint
 test-fast: install ## only the tests that start no server and take seconds
 	$(PYTHON) -m pytest -q -m "not slow and not serving" $(PYTEST_ARGS)
 
-test-slow: install ## only the tests that train something real
+test-slow: install ## the tests that take minutes: whole trainings, the demo, Kafka
 	$(PYTHON) -m pytest -q -m slow $(PYTEST_ARGS)
 
 test-serving: install ## only the tests that start the real servers

@@ -194,7 +194,6 @@ def test_a_store_that_lost_a_file_is_laid_out_again(bundle_folder, tmp_path):
     assert any(column.any() for column in user.values())
 
 
-
 def test_features_of_another_moment_are_refused(opened: Shop, tmp_path: Path):
     with pytest.raises(InvalidBundle, match="another catalogue or moment"):
         lay_out(replace(opened.bundle, as_of=5), tmp_path)

@@ -175,6 +175,7 @@ def test_a_catalogue_item_without_events_is_its_content(tmp_path: Path) -> None:
     np.testing.assert_allclose(tower.item_vectors[7], content[7], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_sampled_negatives_learn_it_too_and_the_correction_is_right(tmp_path: Path) -> None:
     config = replace(QUICK, full_softmax_items=0, in_batch_negatives=16, uniform_negatives=8, epochs=16)
     figures = train(tmp_path, config)
@@ -198,6 +199,7 @@ def test_the_loss_and_its_gradients_are_those_of_cross_entropy() -> None:
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_as_if_never_killed(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     script = textwrap.dedent("""
         import os, signal, sys

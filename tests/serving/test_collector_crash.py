@@ -29,6 +29,7 @@ def test_nor_with_the_live_store_in_redis(tmp_path: Path):
         check(spool_run(tmp_path, kills=2, live=redis.url, seed=1))
 
 
+@pytest.mark.slow
 def test_killing_kafka_the_collector_and_the_consumer_loses_and_doubles_nothing(tmp_path: Path):
     if cause := why_no_kafka():
         pytest.skip(cause)

@@ -18,7 +18,7 @@ from tests.serving.collector_process import CollectorProcess, sealed, stored
 from tests.serving.kafka import Kafka, why_no_kafka
 from tests.serving.test_collector import PSEUDONYMS, event, live, until
 
-pytestmark = pytest.mark.serving
+pytestmark = [pytest.mark.serving, pytest.mark.slow]
 
 
 def test_a_consumer_that_cannot_start_says_so_in_one_line(tmp_path: Path):
