@@ -74,8 +74,8 @@ def replay(
     if not rows:
         why = "; ".join(f"{count} {reason}" for reason, count in skipped.items()) or "the log is empty"
         raise InvalidInput(
-            f"no list in {impressions} can be judged: {why}. Serve with `--impression_features candidates` and "
-            "`exploration` above 0"
+            f"no list in {impressions} can be judged: {why}. Serve with `--impression-features candidates` "
+            "and `exploration` above 0"
         )
     return _joined(rows, chances, totals, outcomes, skipped)
 

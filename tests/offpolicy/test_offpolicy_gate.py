@@ -156,7 +156,7 @@ def test_lists_that_cannot_be_judged_are_counted_by_reason(made, log):
     engine.impressions = ImpressionLog(made.state / "mixed", "shown")
     ask(engine, {"user_id": "u1"})
     engine.impressions.close()
-    with pytest.raises(InvalidInput, match="1 without the features of all candidates.*--impression_features"):
+    with pytest.raises(InvalidInput, match="1 without the features of all candidates.*--impression-features"):
         replay(made.state / "mixed", log[1], *policies(made, "other"))
     made.serve("champion", made.state / "mixed", 50, seed=7)
     made.serve("other", made.state / "mixed", 50, seed=8)
