@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -19,6 +22,7 @@ from longtail.errors import Unavailable
 from serving.process import LOOPBACK, free_port, spawn, stop, tail, wait_until
 
 SHARED_MEMORY = Path("/dev/shm")
+STUB = "triton_python_backend_stub"
 
 
 class Triton:
@@ -61,7 +65,7 @@ class Triton:
         Raises:
             Unavailable: the wheel that carries tritonserver is not installed.
         """
-        sweep_shared_memory()
+        sweep()
         backends = backend_folder(self.state / "triton-backends")
         flags = [
             f"--model-repository={self.repository}",
@@ -176,12 +180,28 @@ def wheel() -> Path:
     return found
 
 
-def sweep_shared_memory() -> None:
-    """Remove the regions of servers whose parent was killed before it could."""
+def sweep() -> None:
+    """End the stubs, and remove the shared memory, of servers whose parent was killed before it could.
+
+    A stub that is still loading when its server ends waits for it for ever.
+    """
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = command.read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # it ended meanwhile
+            continue
+        if words[0].endswith(STUB) and any(_orphaned(word) for word in words):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(int(command.parent.name), signal.SIGKILL)
     for region in SHARED_MEMORY.glob("longtail_*"):
-        owner = region.name.split("_")[1]
-        if owner.isdigit() and not Path("/proc", owner).exists():
+        if _orphaned(region.name):
             region.unlink(missing_ok=True)
+
+
+def _orphaned(name: str) -> bool:
+    """Whether the process that this shared memory is named after is gone."""
+    owner = re.match(r"longtail_(\d+)_", name)
+    return owner is not None and not Path("/proc", owner[1]).exists()
 
 
 def backend_folder(out: Path) -> Path:
@@ -189,7 +209,7 @@ def backend_folder(out: Path) -> Path:
     target = out / "python"
     target.mkdir(parents=True, exist_ok=True)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = wheel() / "python_backend_stubs" / version / "triton_python_backend_stub"
+    stub = wheel() / "python_backend_stubs" / version / STUB
     for source in [*(wheel() / "backends" / "python").iterdir(), stub]:
         copy = target / source.name
         if source.is_file() and not (copy.is_file() and copy.stat().st_size == source.stat().st_size):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -164,16 +166,21 @@ def is_stub(process: Path, parent: int) -> bool:
 
 
 def test_stop_leaves_no_process_and_no_shared_memory(repository, tmp_path):
-    from serving.ranker.triton import Triton
+    from serving.ranker.triton import STUB, Triton
 
     orphan = Path("/dev/shm/longtail_999999999_1_of-a-killed-parent")
     orphan.touch()
+    words = [str(tmp_path / STUB), "-c", "import time; time.sleep(600)", orphan.name]
+    waiting = subprocess.Popen(words, executable=sys.executable)
     server = Triton(repository[0], tmp_path).start()
-    assert not orphan.exists()
+    assert not orphan.exists() and waiting.wait(10) != 0
     children = [p.name for p in Path("/proc").iterdir() if p.name.isdigit() and is_stub(p, server.process.pid)]
     server.stop()
     assert server.process.poll() is not None
-    assert not [c for c in children if Path("/proc", c).exists()]
+    end = time.monotonic() + 30  # the kernel may take a moment to bury them
+    while any(Path("/proc", c).exists() for c in children):
+        assert time.monotonic() < end
+        time.sleep(0.05)
     assert not list(Path("/dev/shm").glob(f"{server._shm_prefix}*"))
 
 
