@@ -1,6 +1,6 @@
 """Off-policy estimates against the truth: on simulated shops, and between the two policies of Open Bandit.
 
-    python -m benchmarks.offpolicy [--data shared/data/open-bandit-small] [--worlds 20] [--out figures.json]
+    python -m benchmarks.offpolicy [--data FOLDER] [--worlds 20] [--out figures.json]
 
 Simulated: each shop's log is cut into groups of people, each group is one replication; the truth is the target's
 expected clicks for every request of the shop, from the simulator. Reported are the error and how often the 95% interval
