@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,8 +42,10 @@ def decide(result: Result) -> Decision:
 def _judge(result: Result, line: Line) -> Decision:
     name, final = line.variant, result.complete or result.looks == "any_day"
     deciding = _towards_better(line, deciding_interval(result, line))
-    told = f"{line.metric} {_percent(line.lift.value)} ({_percent(deciding_interval(result, line).low)} to " \
-           f"{_percent(deciding_interval(result, line).high)})"  # fmt: skip
+    told = f"nothing is known of {line.metric}"
+    if math.isfinite(deciding.low):
+        reach = deciding_interval(result, line)
+        told = f"{line.metric} {_percent(reach.value)} ({_percent(reach.low)} to {_percent(reach.high)})"
     guards = [g for g in result.lines if g.role == "guardrail" and g.variant == name]
     hurt = [g for g in guards if _towards_better(g, deciding_interval(result, g)).high < 0]
     unsure = [g for g in guards if g not in hurt and _towards_better(g, deciding_interval(result, g)).low < -g.margin]
@@ -89,4 +92,4 @@ def _names(lines: list[Line]) -> str:
 
 
 def _percent(value: float) -> str:
-    return "unknown" if value != value or value in (float("inf"), float("-inf")) else f"{value:+.1%}"
+    return f"{value:+.1%}" if math.isfinite(value) else "unknown"

@@ -61,13 +61,17 @@ class Plan:
         if self.days is None:
             least = min(o.effect for o in self.outlooks)
             return (f"{self.metric} is too rare or too uneven: a year could not tell {self.minimum_effect:.1%}; "
-                    f"{self.outlooks[-1].days} days tell {least:.1%}. Raise the allocation or the minimum effect, or "
+                    f"{self.outlooks[-1].days} days tell {_percent(least)}. Raise the allocation or the minimum effect, or "
                     "take a metric nearer to what people do.")  # fmt: skip
         found = next(o for o in self.outlooks if o.days >= self.days)
         carried = "" if found.counted else ", carried on from a shorter log"
         return (f"Run {self.days} days: about {found.units:,} units with {self.allocation:.0%} of the layer{carried} "
                 f"tell a change of {self.metric} of {found.effect:.1%}, asked for was {self.minimum_effect:.1%}, "
                 f"power {self.power:.0%}.")  # fmt: skip
+
+
+def _percent(effect: float) -> str:
+    return f"{effect:.1%}" if math.isfinite(effect) else "nothing"
 
 
 def plan(experiment: Experiment, folder: Path | str) -> Plan:
@@ -87,7 +91,7 @@ def plan(experiment: Experiment, folder: Path | str) -> Plan:
         if not spans:
             raise InvalidInput(f"the log of {folder} holds less than a day: collect more before planning")
         outlooks = [_counted(experiment, log, days, covariate) for days in spans]
-    if any(not np.isfinite(o.effect) or o.units < 2 for o in outlooks):
+    if any(not o.value or not o.adjusted_sd > 0 or o.units < 2 for o in outlooks):
         raise InvalidInput(
             f"nothing of {experiment.metric.name} stands in the log of {folder}, or it is the same for every unit"
         )
@@ -129,23 +133,29 @@ def _outlook(
 ) -> Outlook:
     """Smallest effect, needed units and power; of several treatments those of the smallest.
 
-    A treated arm is taken to vary more in the same proportion as its mean rises: it brings more of the same events.
+    A treated arm's sums are taken to spread in proportion to their mean, a share of units as p (1 - p) does.
     """
     control, *others = experiment.shares.values()
+    least, smallest = experiment.minimum_effect, min(others)
     more = stats.norm.isf(1 - experiment.power)
     relative = adjusted / abs(value) if value else math.inf
+    # The treated variance at an effect e is (line (1 + e) + square (1 + e)^2) times that of the control.
+    line, square = (
+        (1 / (1 - value), -value / (1 - value)) if experiment.metric.of == "any" and value < 1 else (0.0, 1.0)
+    )
 
     def error(effect: float) -> float:
         """Standard error of the lift, of one unit in all."""
-        return relative * math.sqrt(1 / control + (1 + effect) / min(others))
+        treated = line * (1 + effect) + square * (1 + effect) ** 2
+        return relative * math.sqrt(max(1 / control + treated / smallest, 0.0))
 
-    # The smallest effect solves effect^2 units = (reach + more)^2 error(effect)^2.
-    share = ((reach + more) * relative) ** 2 / units if units else math.inf
-    b, c = share / min(others), share * (1 / control + 1 / min(others))
-    effect = (b + math.sqrt(b * b + 4 * c)) / 2
-    least = experiment.minimum_effect
+    # The smallest effect e solves e^2 units = (reach + more)^2 error(e)^2.
+    each = ((reach + more) * relative) ** 2
+    q = each / smallest
+    a, b, c = units - square * q, (line + 2 * square) * q, each / control + (line + square) * q
+    effect = (b + math.sqrt(max(b * b + 4 * a * c, 0.0))) / (2 * a) if a > 0 and math.isfinite(c) else math.inf
     needed = ((reach + more) * error(least) / least) ** 2
-    chance = float(stats.norm.sf(reach - least * math.sqrt(units) / error(least))) if relative > 0 else 1.0
+    chance = float(stats.norm.sf(reach - least * math.sqrt(units) / error(least))) if error(least) > 0 else 1.0
     return Outlook(days, units, value, sd, adjusted, effect, math.ceil(needed) if math.isfinite(needed) else 0, chance,
                    counted)  # fmt: skip
 
