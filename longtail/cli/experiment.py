@@ -73,7 +73,8 @@ def _show(found: "Plan") -> None:
                   "CUPED leaves")  # fmt: skip
     for o in found.outlooks:
         left = f"{(o.adjusted_sd / o.sd) ** 2:.0%}" if o.sd else "-"
+        tells = f"{o.effect:.1%}" if o.effect < 100 else "-"
         table.add_row(f"{o.days}" if o.counted else f"{o.days} (carried on)", f"{o.units:,}", f"{o.value:,.4g}",
-                      f"{o.effect:.1%}" if o.effect < 100 else "-", f"{o.needed:,}", f"{o.chance:.0%}", left)  # fmt: skip
+                      tells, f"{o.needed:,}", f"{o.chance:.0%}", left)  # fmt: skip
     Console().print(table)
     typer.echo(found.sentence)

@@ -61,8 +61,8 @@ class Plan:
         if self.days is None:
             least = min(o.effect for o in self.outlooks)
             return (f"{self.metric} is too rare or too uneven: a year could not tell {self.minimum_effect:.1%}; "
-                    f"{self.outlooks[-1].days} days tell {_percent(least)}. Raise the allocation or the minimum effect, or "
-                    "take a metric nearer to what people do.")  # fmt: skip
+                    f"{self.outlooks[-1].days} days tell {_percent(least)}. Raise the allocation or the minimum effect, "
+                    "or take a metric nearer to what people do.")  # fmt: skip
         found = next(o for o in self.outlooks if o.days >= self.days)
         carried = "" if found.counted else ", carried on from a shorter log"
         return (f"Run {self.days} days: about {found.units:,} units with {self.allocation:.0%} of the layer{carried} "
