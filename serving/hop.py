@@ -1,24 +1,28 @@
-"""Calls of the recommender to the servers behind it: tensors over kept connections, HTTP/1.1 by hand.
-
-A library's client does much that two servers of ours need not: of a request's time, that was more than retrieval.
-"""
+"""Calls of the recommender to the servers behind it: the Open Inference Protocol v2 over `grpc.aio`, raw tensors."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
+from grpc import aio
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from longtail.errors import InvalidInput, Unavailable
-from serving.tensors import JSON_LENGTH, VERSION, pack, unpack
+from serving.tensors import raw_arrays, raw_request, raw_version
 
-_STATUS = re.compile(rb"http/1\.1 (\d{3})")
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)")
-_JSON_LENGTH = re.compile(rb"\r\n" + JSON_LENGTH + rb": *(\d+)")
-_CLOSES = b"\r\nconnection: close"
+OPTIONS = [
+    ("grpc.enable_retries", 0),  # a late answer is a missing answer
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A restarted server must be found again within a second, not after gRPC's default of up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.lb_policy_name", "round_robin"),
+]
+CLOSE_S = 5.0
 
 
 class HopFailed(Unavailable):
@@ -29,86 +33,24 @@ class HopFailed(Unavailable):
         self.cause = cause
 
 
-class _Lost(Exception):
-    """The connection ended before the answer was whole."""
-
-
-class _Connection(asyncio.Protocol):
-    """One connection, one call at a time."""
-
-    def __init__(self) -> None:
-        self.open = True
-        self._transport: Any = None
-        self._answer: asyncio.Future[tuple[int, bytearray, int]] | None = None
-        self._buffer, self._body_at, self._end = bytearray(), 0, 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-
-    async def call(self, parts: list[bytes]) -> tuple[int, bytearray, int]:
-        """(status, body, length of its JSON) of the answer.
-
-        Raises:
-            _Lost: the connection ended first.
-        """
-        self._answer = asyncio.get_running_loop().create_future()
-        self._buffer, self._end = bytearray(), 0
-        if not self.open:
-            raise _Lost
-        self._transport.writelines(parts)
-        try:
-            return await self._answer
-        except asyncio.CancelledError:
-            self.close()  # an answer that comes too late must not be taken for that of the next call
-            raise
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        if not self._end:
-            head_end = self._buffer.find(b"\r\n\r\n")
-            if head_end < 0:
-                return None
-            self._head = bytes(self._buffer[:head_end]).lower()
-            length = _LENGTH.search(self._head)
-            if length is None or _STATUS.match(self._head) is None:
-                return self._fail()
-            self._body_at = head_end + 4
-            self._end = self._body_at + int(length[1])
-        if len(self._buffer) < self._end:
-            return None
-        status, json_length = _STATUS.match(self._head), _JSON_LENGTH.search(self._head)
-        if _CLOSES in self._head:
-            self.close()
-        if self._answer is not None and not self._answer.done() and status is not None:
-            body = self._buffer[self._body_at : self._end]
-            self._answer.set_result((int(status[1]), body, int(json_length[1]) if json_length else len(body)))
-        return None
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._fail()
-
-    def close(self) -> None:
-        """End the connection."""
-        self.open = False
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _fail(self) -> None:
-        self.close()
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(_Lost())
-
-
 class Hop:
-    """Calls to one model of a server at `host:port`. No waiting here: deadlines are the caller's, by cancelling."""
+    """Calls to one model of a server at `host:port`, each to the next of the addresses that the host name has.
+
+    No waiting here: deadlines are the caller's, by cancelling, which ends the call on the server too.
+    """
 
     def __init__(self, model: str, address: str) -> None:
         self.model, self.address = model, address
-        self._host, _, port = address.removeprefix("http://").rpartition(":")
-        self._port = int(port)
-        self._head = f"POST /v2/models/{model}/infer HTTP/1.1\r\nhost: {address}\r\n".encode()
-        self._idle: list[_Connection] = []
+        self._channel: aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _connected(self) -> GRPCInferenceServiceStub:
+        # A channel belongs to the loop it was made on, and there is none yet when servers are constructed.
+        loop = asyncio.get_running_loop()
+        if self._channel is None or self._loop is not loop:
+            self._channel, self._loop = aio.insecure_channel(self.address, OPTIONS), loop
+            self._stub = GRPCInferenceServiceStub(self._channel)
+        return self._stub
 
     async def __call__(self, arrays: Mapping[str, np.ndarray], version: str | None = None) -> dict[str, np.ndarray]:
         """The answer's arrays, read-only.
@@ -116,52 +58,24 @@ class Hop:
         Raises:
             HopFailed: no connection, an error, or an answer of another bundle version.
         """
-        parts = pack("inputs", arrays, {"binary_data_output": True, **({VERSION: version} if version else {})})
-        length = sum(map(len, parts))
-        head = b"%s%s: %d\r\ncontent-length: %d\r\n\r\n" % (self._head, JSON_LENGTH, len(parts[0]), length)
-        status, body, json_length = await self._call([head, *parts])
-        if status != 200:
-            said = body[:200].decode(errors="replace")
-            raise HopFailed(f"{self.model} at {self.address}: {status} {said}", f"status_{status}")
         try:
-            found, parameters = unpack("outputs", body, json_length)
+            answer = await self._connected().ModelInfer(raw_request(self.model, arrays, version))
+        except aio.AioRpcError as error:
+            code = error.code().name.lower()
+            said = f"{self.model} at {self.address}: {code} {(error.details() or '')[:200]}"
+            raise HopFailed(said, code) from None
+        if answer is None:  # what gRPC makes of bytes that are no such message
+            raise HopFailed(f"{self.model} at {self.address}: sent no inference response", "malformed")
+        try:
+            found = raw_arrays(answer.outputs, answer.raw_output_contents)
         except InvalidInput as error:
             raise HopFailed(f"{self.model} at {self.address}: {error}", "malformed") from None
-        if version and parameters.get(VERSION) != version:
-            raise HopFailed(f"{self.model} serves bundle {parameters.get(VERSION)}, not {version}", "other_bundle")
+        if version and raw_version(answer) != version:
+            raise HopFailed(f"{self.model} serves bundle {raw_version(answer)}, not {version}", "other_bundle")
         return found
 
-    async def _call(self, parts: list[bytes]) -> tuple[int, bytearray, int]:
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:  # connections belong to the loop they were made on
-            self._idle, self._loop = [], loop
-        while True:
-            connection = self._kept()
-            fresh = connection is None
-            try:
-                if connection is None:
-                    _, connection = await loop.create_connection(_Connection, self._host, self._port)
-                answer = await connection.call(parts)
-            except _Lost:
-                if not fresh:  # the server had ended it meanwhile, as servers do with idle ones
-                    continue
-                raise HopFailed(f"{self.model} at {self.address}: hung up", "unavailable") from None
-            except OSError as error:
-                raise HopFailed(f"{self.model} at {self.address}: {error}", "unavailable") from None
-            if connection.open:
-                self._idle.append(connection)
-            return answer
-
-    def _kept(self) -> _Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.open:
-                return connection
-        return None
-
     async def close(self) -> None:
-        """End the connections, if some were made on this loop."""
-        if self._loop is asyncio.get_running_loop():
-            for connection in self._idle:
-                connection.close()
-            self._idle = []
+        """Close the channel, if one was made on this loop; calls in flight are answered first."""
+        channel, self._channel = self._channel, None
+        if channel is not None and self._loop is asyncio.get_running_loop():
+            await channel.close(CLOSE_S)

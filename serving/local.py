@@ -194,8 +194,7 @@ class LocalServing:
         else:
             flags = [
                 "--state", str(self.state), "--http_port", str(self.http_port), "--clock", self.clock,
-                "--retriever", f"{LOOPBACK}:{self._retriever_http}", "--ranker", f"{LOOPBACK}:{self.triton.http_port}",
-                *self.extra,
+                "--retriever", f"{LOOPBACK}:{self.retriever_port}", "--ranker", self.triton.grpc_address, *self.extra,
             ]  # fmt: skip
             live = self.live or (self.collector.live if self.collector else None)
             given = {"--pseudonym_key": self.pseudonym_key, "--impressions": self.impressions, "--live": live}

@@ -22,7 +22,7 @@ from serving.edge.app import Edge
 from serving.edge.grpc import GuardInterceptor
 from serving.edge.guard import Guard
 from serving.edge.pages import pages
-from serving.tensor_path import TensorPath
+from serving.servicer import TensorServicer
 
 HOST_VARIABLE = "LONGTAIL_HOST"
 MAX_MESSAGE = 256 * 1024 * 1024
@@ -54,14 +54,16 @@ class _Probing(DataPlane):
 class _Grpc(GRPCServer):
     """KServe's gRPC server without its log line per call, bound to one address."""
 
-    def __init__(self, address: str, server: ModelServer, guard: Guard | None = None) -> None:
+    def __init__(self, address: str, server: ModelServer, model: Model, guard: Guard | None = None) -> None:
         super().__init__(
             server.grpc_port, server.dataplane, server.model_repository_extension, {}, grace_period=server.grace_period
         )
-        self._address, self._guard = address, guard
+        self._address, self._model, self._guard = address, model, guard
 
     async def start(self, max_workers: int) -> None:
-        servicer = InferenceServicer(self._data_plane, self._model_repository_extension)
+        behind = (self._data_plane, self._model_repository_extension)
+        quick = hasattr(self._model, "propose")
+        servicer = TensorServicer(*behind, self._model) if quick else InferenceServicer(*behind)
         longest = self._guard.config.max_body_bytes if self._guard else MAX_MESSAGE
         options = [("grpc.max_send_message_length", MAX_MESSAGE), ("grpc.max_receive_message_length", longest)]
         before = (GuardInterceptor(self._guard),) if self._guard else ()
@@ -91,8 +93,8 @@ class Server(ModelServer):
         """Serve one loaded model until SIGTERM or SIGINT, then drain.
 
         With a guard it is the recommender, which faces the world: keys, rates and sizes hold on REST and gRPC, and the
-        edge answers `model.answer` and `model.infer` itself instead of KServe's FastAPI. So does `TensorPath` for a
-        model with `propose`.
+        edge answers `model.answer` and `model.infer` itself instead of KServe's FastAPI. A model with `propose` takes
+        raw tensors over gRPC through `TensorServicer`.
         """
         self._register_and_check_atleast_one_model_is_ready([model])
         self._rest_server = RESTServer(
@@ -103,11 +105,9 @@ class Server(ModelServer):
         self._rest_server.config.access_log = False
         if guard is not None:
             self._rest_server.config.app = Edge(kserve_app, model, guard, pages())
-        elif hasattr(model, "propose"):
-            self._rest_server.config.app = TensorPath(kserve_app, model)
         self.servers.append(self._rest_server.start())
         if self.enable_grpc:
-            self._grpc_server = _Grpc(f"{host()}:{self.grpc_port}", self, guard)
+            self._grpc_server = _Grpc(f"{host()}:{self.grpc_port}", self, model, guard)
             self.servers.append(self._grpc_server.start(self.max_threads))
         uvloop.run(self._serve_all())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import uvloop
 
 from longtail.engine.ranker_repository import write_repository
 from longtail.errors import InvalidInput, Unavailable
+from serving.hop import Hop, HopFailed
 
 xgboost = pytest.importorskip("xgboost")
 F = 7
@@ -99,22 +102,34 @@ def test_a_response_leaves_no_error_in_the_log(triton):
 
 
 def test_missing_values_take_the_branch_they_were_trained_for(repository, triton):
-    # JSON cannot carry NaN, KServe's gRPC client can: the protocol that the recommender uses.
-    import asyncio
-
-    from kserve import InferenceGRPCClient, InferInput, InferRequest
-
+    # JSON cannot carry NaN, raw tensors can: what the recommender sends.
     values = rows(40)
     values[::3, 2] = np.nan
 
     async def ask() -> np.ndarray:
-        tensor = InferInput("input__0", list(values.shape), "FP32")
-        tensor.set_data_from_numpy(values)
-        async with InferenceGRPCClient(triton.grpc_address, retries=0, timeout=5) as client:
-            reply = await client.infer(InferRequest(triton.models[0], [tensor]))
-        return reply.outputs[0].as_numpy()
+        hop = Hop(triton.models[0], triton.grpc_address)
+        try:
+            async with asyncio.timeout(60):
+                return (await hop({"input__0": values}))["output__0"]
+        finally:
+            await hop.close()
 
-    np.testing.assert_array_equal(asyncio.run(ask())[:, 0], repository[1].inplace_predict(values))
+    np.testing.assert_array_equal(uvloop.run(ask())[:, 0], repository[1].inplace_predict(values))
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "cause"),
+    [("nobody", rows(1), "not_found"), (None, rows(1)[:, 1:], "invalid_argument")],
+)
+def test_what_triton_refuses_is_a_cause(triton, model, values, cause):
+    async def ask() -> None:
+        hop = Hop(model or triton.models[0], triton.grpc_address)
+        with pytest.raises(HopFailed) as failed:
+            await hop({"input__0": values})
+        await hop.close()
+        assert failed.value.cause == cause
+
+    uvloop.run(ask())
 
 
 def test_listens_on_loopback_only(triton):
