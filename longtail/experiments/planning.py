@@ -60,8 +60,8 @@ class Plan:
         """The plan in one sentence."""
         if self.days is None:
             least = min(o.effect for o in self.outlooks)
-            return (f"{self.metric} is too rare or too uneven: a year could not tell {self.minimum_effect:.1%}; "
-                    f"{self.outlooks[-1].days} days tell {_percent(least)}. Raise the allocation or the minimum effect, "
+            return (f"{self.metric} is too rare or uneven: a year could not tell {self.minimum_effect:.1%}; "
+                    f"{self.outlooks[-1].days} days tell {_percent(least)}. Raise allocation or minimum effect, "
                     "or take a metric nearer to what people do.")  # fmt: skip
         found = next(o for o in self.outlooks if o.days >= self.days)
         carried = "" if found.counted else ", carried on from a shorter log"
