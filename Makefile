@@ -22,7 +22,7 @@ export ITERATIVE_DO_NOT_TRACK := 1
 # Generated tests walk over sets: the same seed makes them the same tests each time.
 export PYTHONHASHSEED ?= 0
 
-.PHONY: help install demo test check test-fast test-slow test-serving lint format pipeline lock kills fuzz statistics clean
+.PHONY: help install demo test check test-fast test-slow test-serving lint format pipeline lock kills faults fuzz statistics clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ format: install ## put the code into ruff's format
 kills: install ## kill -9 the collector 20 times under load, then again with Kafka behind it: what was lost, what doubled
 	$(PYTHON) -m tests.serving.collector_crash --kills 20
 	$(PYTHON) -m tests.serving.collector_crash --kills 20 --kafka
+
+faults: install ## break every part under load: failed requests, empty lists, unsafe items, time to the full list again
+	$(PYTHON) -m benchmarks.faults
 
 fuzz: install ## 100,000 odd requests and events to the real servers, 10 minutes or so; FUZZ=<number> for fewer
 	LONGTAIL_FUZZ=$(FUZZ) $(PYTHON) -m pytest -q -s tests/serving/test_fuzz.py
