@@ -31,7 +31,7 @@ def yaml_block(start: str) -> str:
 
 @pytest.mark.parametrize("line", SHELL)
 def test_a_shown_command_parses(line):
-    program, *words = shlex.split(line)
+    program, *words = shlex.split(line, comments=True)
     if program == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
         assert words[0] in targets
