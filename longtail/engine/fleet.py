@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 import time
@@ -18,6 +17,7 @@ from longtail.engine.deployment import Deployment, DeploymentWatch, Variant
 from longtail.engine.engine import Engine
 from longtail.engine.schema import Instance, Recommendation
 from longtail.errors import InvalidBundle, LongtailError
+from longtail.experiments.assignment import place
 from longtail.metrics import AGE, BREAKER, BUNDLE_REFUSED, BUNDLE_TAKEN
 
 logger = logging.getLogger("longtail.fleet")
@@ -93,14 +93,15 @@ class Fleet:
         return fleet
 
     def arm_of(self, instance: Instance) -> Arm:
-        """Who answers: always the same variant for a user id, else for a request id, else anyone by the shares."""
+        """Who answers: always the same variant for a user, else for a session, else for a request, else by chance."""
         arms = self.arms
         if len(arms) == 1:
             return arms[0]
-        place = bucket(instance.user_id or instance.context.request_id or uuid.uuid4().hex, self._salt)
+        context = instance.context
+        left = place(instance.user_id or context.session_id or context.request_id or uuid.uuid4().hex, self._salt)
         for arm in arms:
-            place -= arm.variant.share
-            if place < 0:
+            left -= arm.variant.share
+            if left < 0:
                 return arm
         return arms[0]
 
@@ -224,12 +225,6 @@ class Fleet:
         for task in self._leaving:
             task.cancel()
         await asyncio.gather(*[arm.engine.close() for arm in self.arms])
-
-
-def bucket(who: str, salt: str) -> float:
-    """A number in [0, 1), always the same for an id and a salt, even over all ids."""
-    digest = hashlib.blake2b(f"{salt}\0{who}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
 async def _leave(engine: Engine) -> None:

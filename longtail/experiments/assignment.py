@@ -44,7 +44,7 @@ class Allocation:
 
 
 def place(who: str, salt: str) -> float:
-    """A number in [0, 1), always the same for an id and a salt, even over all ids (the engine's `bucket`)."""
+    """A number in [0, 1), always the same for an id and a salt, even over all ids."""
     digest = hashlib.blake2b(f"{salt}\0{who}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 

@@ -12,8 +12,8 @@ import pytest
 
 from longtail.engine.bundle import Manifest
 from longtail.engine.deployment import Deployment, DeploymentWatch, Variant
-from longtail.engine.fleet import Fleet, bucket
-from longtail.engine.schema import Instance
+from longtail.engine.fleet import Fleet
+from longtail.engine.schema import Context, Instance
 from longtail.errors import InvalidBundle
 from longtail.metrics import BUNDLE_REFUSED
 from tests.engine.in_process import dead, engine_of
@@ -97,9 +97,11 @@ def test_guests_stay_with_a_variant_for_a_request_id_and_spread_without(opened, 
     assert len({fleet.arm_of(Instance()).name for _ in range(100)}) == 2
 
 
-def test_buckets_are_even():
-    counts = Counter(int(bucket(str(n), "s") * 10) for n in range(20_000))
-    assert set(counts) == set(range(10)) and max(counts.values()) - min(counts.values()) < 300
+def test_a_guest_stays_with_one_variant_for_a_session(opened, folders):
+    fleet = started(opened, two(folders, 0.5))
+    guests = [Instance(context=Context(session_id=f"s{n % 50}")) for n in range(200)]
+    names = [fleet.arm_of(guest).name for guest in guests]
+    assert names[:50] * 4 == names and 10 < names[:50].count("champion") < 40
 
 
 def test_a_call_over_both_variants_answers_each_instance_in_its_place(opened, folders):
