@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +167,11 @@ def write_online_file(features: Path) -> Path:
 def local_store(folder: Path, online: str = "online.db") -> FeatureStore:
     """Feast's local provider with its SQLite registry and online store in `folder`, Parquet offline."""
     from feast import FeatureStore, RepoConfig
+    from feast.infra.online_stores import sqlite
 
+    # How times are written and read is the process's, and pandas' `to_sql` leaves it as Feast cannot read it.
+    sqlite3.register_adapter(datetime, sqlite.adapt_datetime_epoch)
+    sqlite3.register_converter("timestamp", sqlite.convert_timestamp)
     # The registry is read once: a store folder changes only together with its `store.json`.
     return FeatureStore(
         config=RepoConfig(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,13 @@ def test_online_rows_are_the_training_rows(taken: batch.Snapshots, store: Path):
     row, categories = asyncio.run(read.user_row("u03"))
     assert row == {name: int(column[3]) for name, column in taken.user(STAMPS[-1]).items()}
     np.testing.assert_array_equal(categories.category, taken.user_category(STAMPS[-1]).take(np.array([3])).category)
+
+
+def test_what_pandas_leaves_behind_in_the_process_does_not_matter(taken: batch.Snapshots, store: Path):
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        pd.DataFrame({"a": [1]}).to_sql("table", connection, index=False)
+    got = asyncio.run(online.OnlineFeatures(store).rows([USER_IDS[3], USER_IDS[9]]))
+    assert {len(column) for column in got[0].values()} == {2}
 
 
 def test_an_unknown_user_reads_zeros(store: Path):
