@@ -17,6 +17,9 @@ from longtail.engine.wire import pack_ask, pack_candidates, unpack_ask, unpack_c
 from longtail.errors import Unavailable
 from longtail.retrieval import Retriever
 
+# Settings of an engine that waits for its parts however slow the machine is.
+PATIENT = dict.fromkeys(("total_ms", "people_ms", "retriever_ms", "features_ms", "ranker_ms", "lists_ms"), 60_000.0)
+
 
 def parts_of(folder: Path, state: Path):
     """(bundle, people, retrieve, score) of a bundle folder; what travels over the wire is packed and unpacked."""

@@ -18,7 +18,7 @@ from longtail.offpolicy.policy import Policy
 from longtail.offpolicy.replay import NOT_REPRODUCED, replay
 from longtail.offpolicy.rewards import Outcomes
 from longtail.surfaces import Surfaces
-from tests.engine.in_process import ask, engine_of, parts_of
+from tests.engine.in_process import PATIENT, ask, engine_of, parts_of
 from tests.serving import small_bundle
 
 REQUESTS = 1000
@@ -41,7 +41,7 @@ class Made:
 
     def serve(self, bundle: str, log: Path, requests: int, seed: int = 0) -> None:
         """Lists of one bundle, logged with the features of all candidates."""
-        engine = engine_of(parts_of(self.bundles[bundle], self.state / f"{bundle}-{seed}"), candidates=25)
+        engine = engine_of(parts_of(self.bundles[bundle], self.state / f"{bundle}-{seed}"), candidates=25, **PATIENT)
         engine.surfaces = self.surfaces.bind(engine.bundle.catalogue, engine.bundle.sources)
         engine.rng = np.random.default_rng(seed)
         engine.impressions = ImpressionLog(log, "candidates", room=10 * requests)
@@ -151,7 +151,7 @@ def test_a_log_of_a_shop_that_does_not_explore_cannot_tell(made, log):
 
 
 def test_lists_that_cannot_be_judged_are_counted_by_reason(made, log):
-    engine = engine_of(parts_of(made.bundles["champion"], made.state / "shown"), candidates=25)
+    engine = engine_of(parts_of(made.bundles["champion"], made.state / "shown"), candidates=25, **PATIENT)
     engine.surfaces = made.surfaces.bind(engine.bundle.catalogue, engine.bundle.sources)
     engine.impressions = ImpressionLog(made.state / "mixed", "shown")
     ask(engine, {"user_id": "u1"})

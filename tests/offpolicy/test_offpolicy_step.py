@@ -17,7 +17,7 @@ from longtail import steps
 from longtail.engine.impressions import ImpressionLog, read_impressions
 from longtail.engine.ranker_repository import write_repository
 from longtail.registry import Registry
-from tests.engine.in_process import ask, engine_of, parts_of
+from tests.engine.in_process import PATIENT, ask, engine_of, parts_of
 from tests.registry.test_registry import write_bundle
 from tests.test_training import BRIEF, all_steps, busy, saved
 
@@ -84,7 +84,7 @@ def test_what_the_log_speaks_against_gets_no_traffic(tmp_path: Path, capsys) -> 
     assert verdict["passed"] and "no impression log" in verdict["reason"] and aliases == ("champion",)
 
     champion = Registry(registry).resolve("champion")
-    engine = engine_of(parts_of(champion, tmp_path / "state"), candidates=12)
+    engine = engine_of(parts_of(champion, tmp_path / "state"), candidates=12, **PATIENT)
     engine.impressions = ImpressionLog(tmp_path / "log", "candidates")
     for n in range(600):
         ask(engine, {"user_id": f"u{n % 30:02}", "context": {"request_id": f"r{n}"}})
