@@ -25,11 +25,11 @@ RULES = "rules:\n  exploration: {epsilon: 0.4, pool: 10}\nsurfaces:\n  homepage:
 CONFIG = replace(BRIEF, windows=2)
 
 
-def contrary(ranker: Path, out: Path) -> Path:
+def contrary(ranker: Path, out: Path, seed: int = 0) -> Path:
     """The same ranker turned into one that ranks by chance."""
     shutil.copytree(ranker, out)
     shutil.rmtree(out / "ranker")
-    rng, features = np.random.default_rng(0), len(json.loads((ranker / "features.json").read_text()))
+    rng, features = np.random.default_rng(seed), len(json.loads((ranker / "features.json").read_text()))
     x = rng.normal(size=(500, features)).astype(np.float32)
     data = xgboost.DMatrix(x, label=rng.normal(size=500))
     xgboost.train({"max_depth": 3, "nthread": 1}, data, 10).save_model(out / "booster.ubj")
@@ -102,6 +102,8 @@ def test_what_the_log_speaks_against_gets_no_traffic(tmp_path: Path, capsys) -> 
     verdict, aliases, _ = judged("same", lived, run / "ranker", str(tmp_path / "log"))
     assert verdict["passed"] and aliases == ("challenger",), "it is no better than the champion, nor worse"
 
-    verdict, aliases, _ = judged("blind", lived, run / "ranker", str(tmp_path / "nothing"))
+    # Another ranker: an equal bundle of the same second would be the version that was just registered.
+    other = contrary(run / "ranker", tmp_path / "another", seed=1)
+    verdict, aliases, _ = judged("blind", lived, other, str(tmp_path / "nothing"))
     assert aliases == () and not verdict["passed"] and "the log is empty" in verdict["reason"]
     assert "off-policy: the challenger would earn" in capsys.readouterr().out
