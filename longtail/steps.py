@@ -233,7 +233,7 @@ def off_policy(
             )
     with _fresh(out) as folder:
         (folder / VERDICT).write_text(json.dumps(verdict, indent=1))
-    say(f"off-policy: {verdict['reason']}")
+    say(verdict["reason"])
     return {"passed": verdict["passed"], "reason": verdict["reason"]}
 
 

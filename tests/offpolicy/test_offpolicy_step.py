@@ -106,4 +106,4 @@ def test_what_the_log_speaks_against_gets_no_traffic(tmp_path: Path, capsys) -> 
     other = contrary(run / "ranker", tmp_path / "another", seed=1)
     verdict, aliases, _ = judged("blind", lived, other, str(tmp_path / "nothing"))
     assert aliases == () and not verdict["passed"] and "the log is empty" in verdict["reason"]
-    assert "off-policy: the challenger would earn" in capsys.readouterr().out
+    assert "the challenger would earn" in capsys.readouterr().out
