@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON := $(BIN)/python
 UV_VERSION := 0.13.8
+SPARK_VERSION := 4.0.1
 STAMP := $(VENV)/.installed
 
 DATASET ?= simulator
@@ -22,7 +23,7 @@ export ITERATIVE_DO_NOT_TRACK := 1
 # Generated tests walk over sets: the same seed makes them the same tests each time.
 export PYTHONHASHSEED ?= 0
 
-.PHONY: help install demo test check test-fast test-slow test-serving lint format pipeline lock kills faults fuzz statistics clean
+.PHONY: help install demo test check test-fast test-slow test-serving test-spark lint format pipeline lock kills faults fuzz statistics clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -57,10 +58,15 @@ test-fast: install ## only the tests that start no server and take seconds
 	$(PYTHON) -m pytest -q -m "not slow and not serving" $(PYTEST_ARGS)
 
 test-slow: install ## the tests that take minutes: whole trainings, the demo, Kafka
-	$(PYTHON) -m pytest -q -m slow $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q -m "slow and not spark" $(PYTEST_ARGS)
 
 test-serving: install ## only the tests that start the real servers
 	$(PYTHON) -m pytest -q -m serving $(PYTEST_ARGS)
+
+test-spark: install ## the feature expressions on a real Spark, bit for bit (brings pyspark into .venv; needs Java 17)
+	@command -v java >/dev/null || { echo "make test-spark: Java 17 is needed and was not found: install it, then run this again" >&2; exit 2; }
+	$(BIN)/uv pip install --python $(PYTHON) --quiet pyspark==$(SPARK_VERSION)
+	$(PYTHON) -m pytest -q -m spark $(PYTEST_ARGS)
 
 lint: install ## ruff, types, import directions
 	$(BIN)/ruff check .

@@ -1,10 +1,15 @@
-"""Snapshots against a plain count of the events, and the expressions against Spark's dialect."""
+"""Snapshots against a plain count of the events, and the expressions on other engines, Spark among them."""
 
 from __future__ import annotations
 
 import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
+import ibis
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +28,12 @@ from longtail.features.definitions import (
 )
 from longtail.schema import DAY_US, EVENT_TYPES
 from tests.features.shop import NOON, STAMPS, make_catalogue, make_log
+
+
+@dataclass(frozen=True)
+class Engine:
+    backend: Any
+    put: Callable[[str, dict[str, Any]], Any]
 
 
 def frame_before(log: Log, catalogue: Catalogue, stamp: int) -> pd.DataFrame:
@@ -135,12 +146,9 @@ def test_unasked_stamp_is_refused_and_an_empty_past_gives_zeros(log: Log):
 
 
 def test_the_same_expressions_compile_for_spark(monkeypatch: pytest.MonkeyPatch):
-    import ibis
-
     # Ibis fills this option in when its Spark backend is imported, which needs pyspark; compiling does not.
-    if importlib.util.find_spec("pyspark") is None:
-        compiler = "ibis.backends.sql.compilers.pyspark.options"
-        monkeypatch.setattr(compiler, SimpleNamespace(pyspark=SimpleNamespace(treat_nan_as_null=False)))
+    compiler = "ibis.backends.sql.compilers.pyspark.options"
+    monkeypatch.setattr(compiler, SimpleNamespace(pyspark=SimpleNamespace(treat_nan_as_null=False)))
     coded = batch.coded_events(ibis.table(batch.EVENT_COLUMNS, name="events"), 0)
     stamps, weights = ibis.table(batch.STAMP_COLUMNS, name="s"), ibis.table(batch.WEIGHT_COLUMNS, name="w")
     expressions = [
@@ -154,30 +162,48 @@ def test_the_same_expressions_compile_for_spark(monkeypatch: pytest.MonkeyPatch)
         assert set(expression.schema().values()) <= {ibis.dtype("int64"), ibis.dtype("int32")}
 
 
-def test_a_second_engine_computes_the_same_bits(log: Log, taken: batch.Snapshots):
-    import ibis
-    import pyarrow as pa
+@pytest.fixture(params=["sqlite", pytest.param("spark", marks=[pytest.mark.slow, pytest.mark.spark])])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Another engine under the same expressions: a table from columns, and an expression's rows."""
+    if request.param == "sqlite":
+        sqlite = ibis.sqlite.connect()
+        yield Engine(sqlite, lambda name, columns: pd.DataFrame(columns).to_sql(name, sqlite.con, index=False))
+        return
+    if importlib.util.find_spec("pyspark") is None or shutil.which("java") is None:
+        pytest.skip("Spark needs pyspark and Java: make test-spark installs the one and names the other")
+    from pyspark.sql import SparkSession
 
-    engine = ibis.sqlite.connect()
+    here = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1", "spark.ui.enabled": "false",
+            "spark.sql.shuffle.partitions": "2", "spark.sql.session.timeZone": "UTC"}  # fmt: skip
+    session = SparkSession.builder.master("local[2]").config(map=here).getOrCreate()
+    spark = ibis.pyspark.connect(session)
+    try:
+        yield Engine(spark, lambda name, columns: session.createDataFrame(pd.DataFrame(columns)).createTempView(name))
+    finally:
+        session.stop()
+
+
+def test_a_second_engine_computes_the_same_bits(log: Log, taken: batch.Snapshots, engine: Engine):
     arrays = {n: getattr(log, n) for n in batch.EVENT_COLUMNS if n != "category"}
     arrays["category"] = make_catalogue().category[log.item]
     anchor = STAMPS[0] % DAY_US
     stamps = {"bucket": [(stamp - anchor) // DAY_US for stamp in STAMPS]}
     for name, columns in (("events", arrays), ("weights", batch.decay_weights()), ("stamps", stamps)):
-        pa.table(columns).to_pandas().to_sql(name, engine.con, index=False)
-    coded = batch.coded_events(engine.table("events"), anchor)
-    for days in (batch.item_days, batch.user_days, batch.session_days, batch.user_category_days):
-        engine.create_table(days.__name__, days(coded))
-    tables = {name: engine.table(name) for name in engine.list_tables()}
-    items = batch.item_snapshot(tables["item_days"], tables["weights"], tables["stamps"])
-    users = batch.user_snapshot(tables["user_days"], tables["session_days"], tables["stamps"])
-    categories = batch.user_category_snapshot(tables["user_category_days"], tables["stamps"])
+        engine.put(name, columns)
+    table = engine.backend.table
+    coded = batch.coded_events(table("events"), anchor)
+    items = batch.item_snapshot(batch.item_days(coded), table("weights"), table("stamps"))
+    users = batch.user_snapshot(batch.user_days(coded), batch.session_days(coded), table("stamps"))
+    categories = batch.user_category_snapshot(batch.user_category_days(coded), table("stamps"))
+    whole = {name: engine.backend.to_pandas(found) for name, found in (("item", items), ("user", users))}
+    by_category = engine.backend.to_pandas(categories)
     for stamp, bucket in zip(STAMPS, stamps["bucket"], strict=True):
-        for entity, names, expression in (("item", ITEM_SNAPSHOT, items), ("user", USER_SNAPSHOT, users)):
-            rows = engine.to_pandas(expression.filter(expression.bucket == bucket)).set_index(entity)
+        for entity, names in (("item", ITEM_SNAPSHOT), ("user", USER_SNAPSHOT)):
+            rows = whole[entity].query("bucket == @bucket").set_index(entity)
             expected = pd.DataFrame(getattr(taken, entity)(stamp)).loc[rows.index]
+            assert set(np.flatnonzero(getattr(taken, entity)(stamp)["n_all"])) <= set(rows.index)
             np.testing.assert_array_equal(rows[list(names)].to_numpy(np.int64), expected.to_numpy())
-        rows = engine.to_pandas(categories.filter(categories.bucket == bucket)).sort_values(["user", "category"])
+        rows = by_category.query("bucket == @bucket").sort_values(["user", "category"])
         got = taken.user_category(stamp)
         np.testing.assert_array_equal(rows["category"], got.category)
         for name, column in got.columns.items():
