@@ -199,11 +199,11 @@ def test_a_second_engine_computes_the_same_bits(log: Log, taken: batch.Snapshots
     by_category = engine.backend.to_pandas(categories)
     for stamp, bucket in zip(STAMPS, stamps["bucket"], strict=True):
         for entity, names in (("item", ITEM_SNAPSHOT), ("user", USER_SNAPSHOT)):
-            rows = whole[entity].query("bucket == @bucket").set_index(entity)
+            rows = whole[entity][whole[entity]["bucket"] == bucket].set_index(entity)
             expected = pd.DataFrame(getattr(taken, entity)(stamp)).loc[rows.index]
             assert set(np.flatnonzero(getattr(taken, entity)(stamp)["n_all"])) <= set(rows.index)
             np.testing.assert_array_equal(rows[list(names)].to_numpy(np.int64), expected.to_numpy())
-        rows = by_category.query("bucket == @bucket").sort_values(["user", "category"])
+        rows = by_category[by_category["bucket"] == bucket].sort_values(["user", "category"])
         got = taken.user_category(stamp)
         np.testing.assert_array_equal(rows["category"], got.category)
         for name, column in got.columns.items():
