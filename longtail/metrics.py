@@ -45,6 +45,9 @@ REFUSED = Counter(
 CONFIG_REFUSED = Counter(
     "longtail_config_refused_total", "Changed configuration files that were wrong and not taken up.", ["file"]
 )
+AUDIT_FAILED = Counter(
+    "longtail_audit_failures_total", "Changes in force that could not be written to the audit log, see the log."
+)
 EDGE_ERRORS = Counter(
     "longtail_edge_errors_total", "Requests answered 500: a mistake in the server, see its log.", ["error"]
 )

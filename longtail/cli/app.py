@@ -6,7 +6,7 @@ import typer
 from typer.exceptions import TyperException
 
 from longtail import __version__
-from longtail.cli import benchmark, data, experiment, playground, precompute, registry, serving, training
+from longtail.cli import audit, benchmark, data, experiment, playground, precompute, registry, serving, training
 from longtail.cli.terminal import one_line_errors
 from longtail.errors import InvalidInput
 
@@ -49,6 +49,7 @@ app.command()(precompute.precompute)
 app.command()(playground.playground)
 app.add_typer(registry.app, name="registry")
 app.add_typer(experiment.app, name="experiment")
+app.add_typer(audit.app, name="audit")
 app.add_typer(benchmark.app, name="benchmark")
 
 

@@ -20,6 +20,7 @@ from longtail.cli.serving import (
     status as serving,
 )
 from longtail.errors import InvalidInput, Unavailable
+from longtail.governance.audit import AuditLog
 
 if TYPE_CHECKING:
     from longtail.engine.deployment import Deployment
@@ -57,8 +58,10 @@ def start(
         name=experiment.name, bundles=bundles, before=before,
         ramps=(running.Ramp(time=now, allocation=experiment.allocation),),
     )  # fmt: skip
-    _put(record.deployed(experiment), state, url, timeout_s)
-    running.save(folder, record, file)
+    about = {"experiment": experiment.name, "bundles": bundles, "allocation": record.allocation}
+    with AuditLog.of(state).recording("experiment_start", about):
+        _put(record.deployed(experiment), state, url, timeout_s)
+        running.save(folder, record, file)
     typer.echo(f"{experiment.name} runs for {record.allocation:.0%} of the people until {experiment.dates.end}")
 
 
@@ -75,8 +78,9 @@ def ramp(
     folder = state / "experiments" / name
     experiment, record = running.load(folder)
     record = record.ramped(allocation, running.utc_now())
-    _put(record.deployed(experiment), state, url, timeout_s)
-    running.save(folder, record)
+    with AuditLog.of(state).recording("experiment_ramp", {"experiment": name, "allocation": allocation}):
+        _put(record.deployed(experiment), state, url, timeout_s)
+        running.save(folder, record)
     typer.echo(f"{name} runs for {allocation:.0%} of the people until {experiment.dates.end}")
 
 
@@ -96,8 +100,10 @@ def stop(
     ended = treatment if ship else running.EVERYBODY_ELSE
     record = record.stop(ended, running.utc_now())
     bundle = record.bundles[treatment] if ship else record.before
-    _put({running.EVERYBODY_ELSE: (bundle, 1.0)}, state, url, timeout_s)
-    running.save(folder, record)
+    about = {"experiment": name, "ended": ended, "bundle": bundle}
+    with AuditLog.of(state).recording("experiment_stop", about):
+        _put({running.EVERYBODY_ELSE: (bundle, 1.0)}, state, url, timeout_s)
+        running.save(folder, record)
     typer.echo(f"{name} has ended; {treatment if ship else 'what served before it'} serves everybody")
 
 

@@ -4,13 +4,16 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from longtail.cli.options import DEFAULT_KEY_FILE, DEFAULT_REGISTRY, JsonOption, KeyFileOption, RegistryOption
 from longtail.cli.training import replace_by
 from longtail.errors import InvalidInput, Unavailable
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 KEY_VARIABLE = "LONGTAIL_PSEUDONYM_KEY"
@@ -124,6 +127,8 @@ def serve(
     else:
         typer.echo(f"no pseudonym key in {key_file}: ids in requests are taken to be pseudonyms", err=True)
         typer.echo("and no collector is started: it would have to make up a key", err=True)
+    with recorded(state, registry, {"champion": version, "challenger": challenger}, share=share if challenger else 0):
+        pass
     # longtail never imports the servers: this process becomes the one that runs them.
     replace_by("serving.serve", parameters)
 
@@ -152,18 +157,19 @@ def deploy(
         bundle_of(version, registry), bundle_of(challenger, registry) if challenger else None, share
     )
     wanted = {name: verify(variant.bundle).version for name, variant in deployment.variants.items()}
-    deployment.save(file)
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        now = status(url)
-        if {name: v["version"] for name, v in now["variants"].items()} == wanted:
-            for name, variant in now["variants"].items():
-                typer.echo(f"{name} serves {variant['version']} to {variant['share']:.0%} of the people")
-            return
-        if now["refused"] and now["refused"] != before["refused"]:
-            raise InvalidInput(f"refused, what served goes on: {now['refused']['why']}")
-        time.sleep(0.2)
-    raise Unavailable(f"not taken over within {timeout_s:g} s: see the logs in {state}")
+    with recorded(state, registry, {"champion": version, "challenger": challenger}, share=share if challenger else 0):
+        deployment.save(file)
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            now = status(url)
+            if {name: v["version"] for name, v in now["variants"].items()} == wanted:
+                for name, variant in now["variants"].items():
+                    typer.echo(f"{name} serves {variant['version']} to {variant['share']:.0%} of the people")
+                return
+            if now["refused"] and now["refused"] != before["refused"]:
+                raise InvalidInput(f"refused, what served goes on: {now['refused']['why']}")
+            time.sleep(0.2)
+        raise Unavailable(f"not taken over within {timeout_s:g} s: see the logs in {state}")
 
 
 def status(url: str) -> dict[str, Any]:
@@ -181,6 +187,28 @@ def status(url: str) -> dict[str, Any]:
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise Unavailable(f"nothing answers at {url} ({reason}): run `longtail serve`, or name --url") from None
+
+
+def recorded(state: Path, registry: str, versions: dict[str, str], **about: Any) -> "AbstractContextManager[Any]":
+    """An entry in the audit log of the servers: these versions, by variant, get traffic; an empty name is none.
+
+    A version that the gate holds back makes it an override.
+    """
+    from longtail.governance.audit import AuditLog
+    from longtail.registry import Registry
+
+    named = {variant: version for variant, version in versions.items() if version}
+    bundles, held = {}, {}
+    for variant, version in named.items():
+        if (Path(version) / "manifest.json").is_file():
+            bundles[variant] = str(Path(version).resolve())
+            continue
+        found = Registry(registry).get(version)
+        bundles[variant] = found.bundle_version
+        if found.held:
+            held[variant] = found.decision
+    content = {"versions": named, "bundles": bundles, "held_back": held, **about}
+    return AuditLog.of(state).recording("override" if held else "deployment", content)
 
 
 def bundle_of(version: str, registry: str) -> Path:

@@ -17,7 +17,8 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 
 from longtail.errors import InvalidBundle, InvalidInput
-from longtail.registry.version import MAX_TAG, Version, figures_tag, flatten, metric_name, read_manifest
+from longtail.governance.audit import AuditLog
+from longtail.registry.version import HELD, MAX_TAG, Version, figures_tag, flatten, metric_name, read_manifest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,6 +62,11 @@ class Registry:
     def remote(self) -> bool:
         """Whether the registry is a server."""
         return str(self.location).startswith(("http://", "https://"))
+
+    @property
+    def audit(self) -> AuditLog:
+        """Where every promotion and rollback is recorded."""
+        return AuditLog.of(self.location)
 
     @property
     def empty(self) -> bool:
@@ -157,7 +163,10 @@ class Registry:
         version = self.get(reference)
         if CHAMPION in version.aliases:
             return version
-        self._crown(version.number, [*self._history(), version.number])
+        about = {"registry": str(self.location), "version": version.number, "bundle": version.bundle_version,
+                 "instead_of": self._serving(), "decision": version.decision}  # fmt: skip
+        with self.audit.recording("override" if version.held else "promotion", about):
+            self._crown(version.number, [*self._history(), version.number])
         return self.get(version.number)
 
     def rollback(self) -> Version:
@@ -170,8 +179,10 @@ class Registry:
         if len(history) < 2:
             raise InvalidInput("nothing to roll back to: no version was champion before this one")
         *rest, gone = history
-        self._crown(rest[-1], rest)
-        self.client.set_registered_model_alias(MODEL, CHALLENGER, str(gone))
+        about = {"registry": str(self.location), "version": rest[-1], "instead_of": gone}
+        with self.audit.recording("rollback", about):
+            self._crown(rest[-1], rest)
+            self.client.set_registered_model_alias(MODEL, CHALLENGER, str(gone))
         return self.get(rest[-1])
 
     def resolve(self, reference: str | int) -> Path:
@@ -234,11 +245,14 @@ class Registry:
 
     def _decide(self, version: Version, margin: float, held: str) -> None:
         if held:
-            self.client.set_model_version_tag(MODEL, str(version.number), "decision", f"held back: {held}"[:MAX_TAG])
+            self.client.set_model_version_tag(MODEL, str(version.number), "decision", f"{HELD}: {held}"[:MAX_TAG])
             return
         wins, why = self._compare(version, self.champion(), margin)
         if wins:
-            self._crown(version.number, [*self._history(), version.number])
+            about = {"registry": str(self.location), "version": version.number, "bundle": version.bundle_version,
+                     "instead_of": self._serving(), "because": why}  # fmt: skip
+            with self.audit.recording("promotion", about, who="the gate"):
+                self._crown(version.number, [*self._history(), version.number])
         else:
             self.client.set_registered_model_alias(MODEL, CHALLENGER, str(version.number))
         role = CHAMPION if wins else CHALLENGER
@@ -284,6 +298,9 @@ class Registry:
         self.client.set_registered_model_alias(MODEL, CHAMPION, str(number))
         if self._aliases().get(CHALLENGER) == number:
             self.client.delete_registered_model_alias(MODEL, CHALLENGER)
+
+    def _serving(self) -> int | None:
+        return self._aliases().get(CHAMPION)
 
     def _history(self) -> list[int]:
         model = self._model()

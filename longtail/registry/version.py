@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 MAX_TAG = 5000
+HELD = "held back"  # how the decision on a version begins that gets no traffic
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Version:
     def value(self) -> float:
         """The figure of the chosen metric; NaN where it was not measured."""
         return self.figures.get(self.metric, float("nan"))
+
+    @property
+    def held(self) -> bool:
+        """Whether the gate keeps it from traffic."""
+        return self.decision.startswith(HELD)
 
     @staticmethod
     def of(found: ModelVersion, aliases: Mapping[str, int]) -> Version:

@@ -18,6 +18,7 @@ from longtail.engine.impressions import ImpressionLog
 from longtail.engine.lists import open_lists
 from longtail.errors import InvalidInput, LongtailError
 from longtail.features.live import open_live
+from longtail.governance.audit import AuditLog
 from longtail.identity import Pseudonymiser, load_key
 from longtail.identity.pseudonyms import KEY_VARIABLE
 from longtail.surfaces.watch import SurfacesWatch
@@ -114,7 +115,7 @@ def model_of(args: argparse.Namespace) -> RecommenderModel:
         if fleet.refused is None:
             watch.accept(wanted)
     opener.beside = True
-    return RecommenderModel(fleet, lambda: upkeep(fleet, watch, surfaces))
+    return RecommenderModel(fleet, lambda: upkeep(fleet, watch, surfaces, AuditLog.of(args.state)))
 
 
 def main() -> None:
