@@ -7,17 +7,27 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
+from pipelines.platform import Platform
+
 PIPELINES = ("training",)
 FOLDER = Path(__file__).resolve().parent
 
 
-def compiled(name: str) -> str:
-    """The YAML of one pipeline: `pipelines/<name>.py` holds a pipeline function of that name."""
+def compiled(name: str, platform: Platform | None = None) -> str:
+    """The YAML of one pipeline: `pipelines/<name>.py` holds a pipeline function of that name.
+
+    Without a platform it is what is committed and what runs on this machine.
+    """
     from kfp import compiler
 
+    pipeline = getattr(import_module(f"pipelines.{name}"), name)
+    if platform is not None:
+        from pipelines.placing import placed
+
+        pipeline = placed(pipeline, platform)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.yaml"
-        compiler.Compiler().compile(getattr(import_module(f"pipelines.{name}"), name), str(path))
+        compiler.Compiler().compile(pipeline, str(path))
         return path.read_text()
 
 

@@ -6,7 +6,18 @@ import typer
 from typer.exceptions import TyperException
 
 from longtail import __version__
-from longtail.cli import audit, benchmark, data, experiment, playground, precompute, registry, serving, training
+from longtail.cli import (
+    audit,
+    benchmark,
+    data,
+    experiment,
+    pipeline,
+    playground,
+    precompute,
+    registry,
+    serving,
+    training,
+)
 from longtail.cli.terminal import one_line_errors
 from longtail.errors import InvalidInput
 
@@ -50,6 +61,7 @@ app.command()(playground.playground)
 app.add_typer(registry.app, name="registry")
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(audit.app, name="audit")
+app.add_typer(pipeline.app, name="pipeline")
 app.add_typer(benchmark.app, name="benchmark")
 
 
