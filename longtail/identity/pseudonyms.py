@@ -54,7 +54,8 @@ def load_key(path: Path | str | None) -> bytes:
     """
     from_environment = os.environ.get(KEY_VARIABLE)
     if from_environment:
-        return _checked(from_environment.encode(), KEY_VARIABLE)
+        # A file that became the variable brings its last newline along, as a Secret made from it does.
+        return _checked(from_environment.strip().encode(), KEY_VARIABLE)
     if path is None:
         raise InvalidInput(f"no pseudonym key: set {KEY_VARIABLE} or name a key file")
     path = Path(path)

@@ -49,3 +49,12 @@ def test_a_short_or_absent_key_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "key").chmod(0o600)
     with pytest.raises(InvalidInput, match="5 bytes"):
         load_key(tmp_path / "key")
+
+
+def test_the_last_newline_of_a_key_in_the_environment_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LONGTAIL_PSEUDONYM_KEY", raising=False)
+    from_file = load_key(tmp_path / "key")
+    monkeypatch.setenv("LONGTAIL_PSEUDONYM_KEY", (tmp_path / "key").read_text())
+    assert load_key(None) == from_file
