@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
@@ -214,7 +215,7 @@ def build(state: Path, config_file: Path, metrics_port: int | None = None) -> Dr
         raise InvalidInput(f"{config_file}: kafka.servers must say where events are taken from")
     try:
         if metrics_port:
-            start_http_server(metrics_port, "127.0.0.1")
+            start_http_server(metrics_port, os.environ.get("LONGTAIL_HOST", "127.0.0.1"))
     except (OSError, OverflowError) as error:
         raise InvalidInput(f"--metrics_port {metrics_port}: {getattr(error, 'strerror', None) or error}") from None
     try:
@@ -232,7 +233,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     flags.add_argument("--state", type=Path, required=True, help="folder of the spool and its Parquet")
     flags.add_argument("--config", type=Path, required=True, help="the collector's YAML: kafka, limits, seal")
-    flags.add_argument("--metrics_port", type=int, help="serve Prometheus metrics on this port")
+    flags.add_argument(
+        "--metrics_port", type=int, help="Prometheus metrics on this port; loopback unless LONGTAIL_HOST says otherwise"
+    )
     given = flags.parse_args(argv)
     logs.configure("drain")
     stop = threading.Event()
