@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +24,12 @@ from longtail.errors import InvalidInput
 from longtail.events import Shop
 from longtail.training import Proposals, TrainingConfig, TrainingSet, learn_blend, prepare, propose
 
+if TYPE_CHECKING:
+    import xgboost as xgb
+
 Figures = dict[str, Any]
 VERDICT = "verdict.json"
+WARM = "warm"  # what a later training goes on from, kept with a version beside its bundle
 JUDGED = 3_000  # requests of the newest window that the evaluation answers
 
 
@@ -43,7 +47,7 @@ def ingest(
 
     if reader == "shop":
         Shop.load(source)
-        with _fresh(out) as folder:
+        with fresh(out) as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("truth"))
         return json.loads((out / "import.json").read_text())
     keys = Path(key_file) if key_file else None
@@ -65,7 +69,7 @@ def build_features(shop: Path, out: Path, config: TrainingConfig) -> Figures:
     first = int(loaded.log.time.min())
     days = [until - d * DAY_US for d in range(config.window_days + 1) if until - d * DAY_US > first] or [until]
     taken = snapshots(loaded.log, loaded.catalogue, days)
-    with _fresh(out) as folder:
+    with fresh(out) as folder:
         write_snapshots(taken, folder, loaded.user_ids, loaded.catalogue)
     say(f"{len(days)} daily snapshots of {loaded.log.n_users} users and {loaded.log.n_items} items")
     return {"days": len(days), "users": loaded.log.n_users, "items": loaded.log.n_items}
@@ -77,7 +81,8 @@ def train_two_tower(shop: Path, out: Path, config: TrainingConfig) -> Figures:
 
     data = load(shop, config)
     past = data.positives.before(data.stamps[-1])
-    figures = train(past, data.shop.catalogue, data.shop.segment, config.two_tower, out, config.seed)
+    names = data.shop.segments.tolist()
+    figures = train(past, data.shop.catalogue, data.shop.segment, config.two_tower, out, config.seed, names)
     say(f"two-tower: {figures['epochs']} epochs, validation ndcg {figures['validation_ndcg']:.4f}")
     return figures
 
@@ -86,7 +91,7 @@ def build_index(tower: Path, out: Path, config: TrainingConfig) -> Figures:
     """The FAISS index over the item vectors, its recall measured against brute force."""
     from longtail.retrieval.index import VectorIndex
 
-    with _fresh(out) as folder:
+    with fresh(out) as folder:
         shutil.copytree(tower, folder, dirs_exist_ok=True)
         vectors = np.load(folder / "item_vectors.npy")
         index = VectorIndex.build(vectors, kind=config.two_tower.index_kind, seed=config.seed)
@@ -112,7 +117,7 @@ def build_candidates(shop: Path, index: Path, out: Path, config: TrainingConfig)
     proposals = propose(data, list(shared), windows, say)
     blend = learn_blend(proposals)
     stage = data.stage(data.until, list(shared), blend)
-    with _fresh(out) as folder:
+    with fresh(out) as folder:
         stage.retriever.save(folder / "retrieval")
         np.savez(folder / "training.npz", **asdict(proposals.rows), scores=proposals.scores, ranks=proposals.ranks)
         about = {"sources": proposals.sources, "recall": proposals.recall, "windows": windows}
@@ -126,22 +131,29 @@ def build_candidates(shop: Path, index: Path, out: Path, config: TrainingConfig)
 
 def train_ranker(candidates: Path, out: Path, config: TrainingConfig) -> Figures:
     """LambdaMART over the proposed candidates, as a Triton model repository."""
-    from longtail.engine.ranker_repository import write_repository
     from longtail.features.request import feature_list
     from longtail.ranking.ranker import train_ranker as train
 
     proposals = read_proposals(candidates)
     features = feature_list(proposals.sources)
-    booster = train(proposals.rows, features, config.ranker)
+    write_ranker(train(proposals.rows, features, config.ranker), proposals.sources, out)
+    say(f"ranker: {config.ranker.rounds} trees over {len(features)} features, {len(proposals.rows.gain)} rows")
+    return {"trees": config.ranker.rounds, "features": len(features), "rows": len(proposals.rows.gain)}
+
+
+def write_ranker(booster: xgb.Booster, sources: list[str], out: Path) -> None:
+    """The booster as a Triton model repository, its features and what it looks at, into the folder `out`."""
+    from longtail.engine.ranker_repository import write_repository
+    from longtail.features.request import feature_list
+
+    features = feature_list(sources)
     gain = booster.get_score(importance_type="total_gain")
     importance = {name: value / sum(gain.values()) for name, value in gain.items()}
-    with _fresh(out) as folder:
+    with fresh(out) as folder:
         booster.save_model(folder / "booster.ubj")
         write_repository(folder / "booster.ubj", len(features), folder / "ranker")
         (folder / "features.json").write_text(json.dumps([asdict(f) for f in features], indent=1))
         (folder / "importance.json").write_text(json.dumps(importance, indent=1))
-    say(f"ranker: {config.ranker.rounds} trees over {len(features)} features, {len(proposals.rows.gain)} rows")
-    return {"trees": config.ranker.rounds, "features": len(features), "rows": len(proposals.rows.gain)}
 
 
 def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path, config: TrainingConfig) -> Figures:
@@ -156,12 +168,12 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
     from longtail.evaluation.report import write_report
     from longtail.evaluation.system import judge
     from longtail.ranking.two_stage import recommend, source_lists
+    from longtail.retrieval.blend import Blend
     from longtail.retrieval.two_tower import TwoTower
 
     data = load(shop, config)
     start, stop = data.windows()[0]
-    proposals = read_proposals(candidates)
-    stage = data.stage(start, [TwoTower.load(index)], learn_blend(proposals))
+    stage = data.stage(start, [TwoTower.load(index)], Blend.load(candidates / "retrieval" / "blend.json"))
     requests, wanted = data.requests(start, stop, limit=JUDGED)
     if not len(requests):
         raise InvalidInput("nobody wanted anything in the newest window: nothing can be judged, import a longer log")
@@ -188,7 +200,7 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
         importance=json.loads((ranker / "importance.json").read_text()), unseen=unseen, seed=config.seed,
     )  # fmt: skip
     cases = per_case(lists["longtail"], truth, (10, 20))
-    with _fresh(out) as folder:
+    with fresh(out) as folder:
         write_report(report, folder, title="How well does it recommend?")
         np.save(folder / "cases.npy", cases["ndcg@10"])
         (folder / "figures.json").write_text(json.dumps(report.figures(), indent=1))
@@ -231,7 +243,7 @@ def off_policy(
                 config.seed,
                 Path(surfaces) if surfaces else None,
             )
-    with _fresh(out) as folder:
+    with fresh(out) as folder:
         (folder / VERDICT).write_text(json.dumps(verdict, indent=1))
     say(verdict["reason"])
     return {"passed": verdict["passed"], "reason": verdict["reason"]}
@@ -260,12 +272,13 @@ def register(
     manifest, card = write_bundle(
         loaded, about, features, candidates, ranker, evaluation, out, figures, config, surfaces
     )
+    warm = [path for path in (index / "weights.pt", candidates / "about.json") if path.is_file()]
     judged: Figures = {"passed": True} if verdict is None else json.loads((verdict / VERDICT).read_text())
     version = Registry(registry).register(
         out, figures, {"config": json.dumps(asdict(config))}, card, manifest.data_fingerprint, metric=metric,
         margin=margin, cases=np.load(evaluation / "cases.npy"),
         unseen=Report.from_json((evaluation / "report.json").read_text()).unseen,
-        held="" if judged["passed"] else judged["reason"],
+        held="" if judged["passed"] else judged["reason"], kept={WARM: warm} if warm else None,
     )  # fmt: skip
     say(f"version {version.number}, {version.decision}")
     return {"version": version.number, "aliases": list(version.aliases), "bundle": manifest.version}
@@ -360,7 +373,7 @@ def read_proposals(candidates: Path) -> Proposals:
 
 
 @contextmanager
-def _fresh(out: Path) -> Iterator[Path]:
+def fresh(out: Path) -> Iterator[Path]:
     """A folder to fill beside `out`, put in its place at the end."""
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,19 @@ Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
+class IncrementalConfig:
+    """How an incremental training goes on from the champion; everything else is as in `TrainingConfig`."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    windows: Count = 2  # newest training windows that the ranker goes on with
+    rounds: Count = 60  # trees that are added to the champion's
+    most_rounds: Count = 600  # with more than that in all, the ranker is grown anew on those windows
+    tower_epochs: Count = 2
+    tower_rate: Annotated[float, Field(gt=0, le=1)] = 0.3  # share of the learning rate of a training in full
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """What a training run learns from, and how.
 
@@ -56,6 +69,7 @@ class TrainingConfig:
     sources: SourcesConfig = field(default_factory=SourcesConfig)
     two_tower: TwoTowerConfig = field(default_factory=lambda: TwoTowerConfig(half_life_days=30.0))
     ranker: RankerConfig = field(default_factory=RankerConfig)
+    incremental: IncrementalConfig = field(default_factory=IncrementalConfig)
     seed: int = 0
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Run the training pipeline on this machine; people meet it as `longtail train`."""
+"""Run a training pipeline on this machine; people meet it as `longtail train`."""
 
 import argparse
 import json
@@ -23,6 +23,7 @@ PATHS = ("source", "key_file", "mapping", "surfaces", "impressions")
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """The command line: the pipeline's parameters and where the run lies."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.run_local", description=__doc__)
+    parser.add_argument("--action", default="full", choices=["full", "incremental", "refresh"])
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--reader", default="shop")
     parser.add_argument("--source", required=True)
@@ -39,8 +40,14 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 def train(out: Path, parameters: dict[str, Any], console: Console) -> dict[str, Any]:
     """Run the pipeline, show its progress, and write and return where its results lie (`out/result.json`)."""
+    from pipelines.incremental import incremental
     from pipelines.training import training
 
+    pipeline = training
+    if parameters["action"] == "full":
+        parameters.pop("action")
+    else:
+        pipeline = incremental
     for name in PATHS:
         if parameters[name]:
             path = Path(parameters[name]).resolve()
@@ -50,9 +57,9 @@ def train(out: Path, parameters: dict[str, Any], console: Console) -> dict[str, 
     if not parameters["registry"].startswith(("http://", "https://")):
         parameters["registry"] = str(Path(parameters["registry"]).resolve())
     data = [Path(parameters[name]) for name in ("source", "mapping", "surfaces") if parameters[name]]
-    steps = len(training.pipeline_spec.root.dag.tasks)
+    steps = len(pipeline.pipeline_spec.root.dag.tasks)
     with shown(steps, console) as report:
-        outputs = run(training, parameters, out, report, data, UNCACHED)
+        outputs = run(pipeline, parameters, out, report, data, UNCACHED)
     registered = outputs["bundle"].metadata
     result = {name: artifact.path for name, artifact in outputs.items()} | {
         "version": int(registered["version"]),

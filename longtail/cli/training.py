@@ -11,10 +11,15 @@ import typer
 from longtail.cli.options import DEFAULT_REGISTRY, RegistryOption, ShopArgument
 from longtail.errors import InvalidInput
 
+ACTIONS = ("full", "incremental", "refresh")
+
 
 def train(
     shop: ShopArgument,
     out: Annotated[Path, typer.Option(help="Folder of the run: steps, log, result.")] = Path("runs/train"),
+    action: Annotated[
+        str, typer.Option(help="full; or from the champion on: incremental, or refresh, which learns nothing new.")
+    ] = "full",
     registry: RegistryOption = DEFAULT_REGISTRY,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with the training configuration; what it leaves out is default.")
@@ -44,7 +49,10 @@ def train(
         from longtail.surfaces import Surfaces
 
         Surfaces.load(surfaces)  # now: the step that needs it comes last
+    if action not in ACTIONS:
+        raise InvalidInput(f"--action {action}: choose one of {', '.join(ACTIONS)}")
     parameters = {
+        "--action": action,
         "--source": shop,
         "--out": out,
         "--registry": registry,

@@ -45,8 +45,12 @@ class TrainingRows:
     weight: np.ndarray
 
 
-def train_ranker(rows: TrainingRows, features: Sequence[Feature], config: RankerConfig) -> xgb.Booster:
+def train_ranker(
+    rows: TrainingRows, features: Sequence[Feature], config: RankerConfig, start: xgb.Booster | None = None
+) -> xgb.Booster:
     """Fit on groups that each hold a positive gain; `features` name the columns.
+
+    With `start`, `rounds` more trees are grown on what its trees leave open.
 
     Raises:
         InvalidInput: there is no group to learn from, or no feature of the groups that the configuration names.
@@ -80,4 +84,4 @@ def train_ranker(rows: TrainingRows, features: Sequence[Feature], config: Ranker
         "nthread": config.threads,
         "seed": config.seed,
     }
-    return xgb.train(parameters, data, config.rounds)
+    return xgb.train(parameters, data, config.rounds, xgb_model=start)

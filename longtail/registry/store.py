@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,6 +86,7 @@ class Registry:
         cases: np.ndarray | None = None,
         unseen: bool = True,
         held: str = "",
+        kept: Mapping[str, Sequence[Path]] | None = None,
     ) -> Version:
         """Store a bundle as the next version and let it take the role it earned.
 
@@ -105,6 +106,7 @@ class Registry:
                 be judged on the same requests.
             unseen: False where the figures are of cases that the system had learned from.
             held: why it must get no traffic; it then takes no role unless it is promoted by hand.
+            kept: files by the name of a folder that are stored with the version, beside the bundle (see `kept`).
 
         Raises:
             InvalidBundle: the folder holds no readable manifest.
@@ -117,7 +119,7 @@ class Registry:
         digest = hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
         known = self._with_digest(digest)
         if known is None:
-            run_id, source = self._log_run(bundle, manifest, numbers, params, model_card, cases)
+            run_id, source = self._log_run(bundle, manifest, numbers, params, model_card, cases, kept or {})
             tags = {
                 "digest": digest,
                 "bundle_version": str(manifest.get("version", "")),
@@ -198,6 +200,13 @@ class Registry:
 
         return Path(download_artifacts(artifact_uri=source, tracking_uri=self.uri))
 
+    def kept(self, reference: str | int, name: str) -> Path | None:
+        """The local folder of what was kept with a version under that name, None where nothing was."""
+        run_id = self.get(reference).run_id
+        if not self.client.list_artifacts(run_id, name):
+            return None
+        return Path(self.client.download_artifacts(run_id, name))
+
     def _log_run(
         self,
         bundle: Path,
@@ -206,6 +215,7 @@ class Registry:
         params: Mapping[str, Any],
         card: str,
         cases: np.ndarray | None,
+        kept: Mapping[str, Sequence[Path]],
     ) -> tuple[str, str]:
         from mlflow.entities import Metric, Param
 
@@ -223,6 +233,9 @@ class Registry:
                 with tempfile.TemporaryDirectory() as folder:
                     np.save(Path(folder) / CASES.name, np.asarray(cases, np.float64))
                     self.client.log_artifacts(run_id, folder, str(CASES.parent))
+            for name, files in kept.items():
+                for file in files:
+                    self.client.log_artifact(run_id, str(file), name)
             self.client.log_artifacts(run_id, str(bundle), "bundle")
         except BaseException:
             self.client.set_terminated(run_id, "FAILED")

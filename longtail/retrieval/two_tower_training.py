@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +21,7 @@ from longtail.retrieval.index import VectorIndex
 from longtail.retrieval.two_tower import TwoTowerConfig
 from longtail.retrieval.two_tower_content import ContentVocabulary
 from longtail.retrieval.two_tower_model import ItemTower, SampledSoftmax, UserTower, export_user_tower, seed_everything
+from longtail.retrieval.two_tower_warm import WarmStart
 from longtail.retrieval.two_tower_windows import Batch, Epoch, Sequences
 
 _CHECKPOINT = "checkpoint.pt"
@@ -41,15 +42,18 @@ class Trainer:
     """One training run; `fit` goes on from the checkpoint of `folder` if it is of the same data and configuration."""
 
     def __init__(
-        self, log: Log, catalogue: Catalogue, segment: np.ndarray, config: TwoTowerConfig, folder: Path, seed: int
-    ) -> None:
+        self, log: Log, catalogue: Catalogue, segment: np.ndarray, config: TwoTowerConfig, folder: Path, seed: int,
+        segments: Sequence[str] = (), warm: WarmStart | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.folder, self.seed = config, folder, seed
+        self.catalogue, self.segment_names = catalogue, segments
         self.device = torch.device(_device(config.device))
         as_of = int(log.time.max()) + 1
         self.as_of = as_of
-        self.segments = int(segment.max(initial=-1)) + 1
-        self.sequences = Sequences(log, segment, config, seed)
-        self.vocabulary = ContentVocabulary.fit(catalogue, as_of, config.vocabulary)
+        self.segments = max(int(segment.max(initial=-1)) + 1, len(segments))
+        self.sequences = Sequences(log, segment, config, seed, warm.until if warm else None)
+        # The words that were learned: others wait for the next training in full.
+        self.vocabulary = warm.vocabulary if warm else ContentVocabulary.fit(catalogue, as_of, config.vocabulary)
         self.bag = self.vocabulary.bag(catalogue, as_of)
         torch.manual_seed(seed)
         self.items = ItemTower(log.n_items, len(self.vocabulary), self.bag, config).to(self.device)
@@ -59,12 +63,18 @@ class Trainer:
             self.modules.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
         )
         self.counts = np.bincount(log.item, minlength=log.n_items).astype(np.float64)
+        self.seen = self.counts > 0
         self.half = config.mixed_precision and (
             self.device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported())
         )
-        self.fingerprint = _fingerprint(log, config, seed)
+        self.fingerprint = _fingerprint(log, config, seed, warm)
         self.run = _Run(planned=self._planned(len(log)))
         self.best_weights: dict[str, torch.Tensor] = {}
+        if warm is not None:
+            warm.put_into(self.modules, catalogue, segments)
+            self.seen = warm.seen_of(catalogue) | (self.seen if self.run.planned else False)
+            # What it starts from is the first candidate: it must not become worse by going on.
+            self.run.best, self.best_weights = self.validate(), self._weights()
 
     def fit(self) -> None:
         """Epochs until the plan is done, validation stops getting better, or the time is spent."""
@@ -78,7 +88,7 @@ class Trainer:
             run.seconds += time.perf_counter() - started
             if score > run.best or not self.sequences.validation:
                 run.best, run.best_epoch = score, run.epoch
-                self.best_weights = {k: v.detach().cpu().clone() for k, v in self.modules.state_dict().items()}
+                self.best_weights = self._weights()
             if config.max_seconds > 0:
                 # The learning rate falls over the planned epochs: plan as many as the pace so far lets into the time.
                 fits = int(config.max_seconds / run.seconds * run.epoch)
@@ -90,6 +100,8 @@ class Trainer:
 
     def _planned(self, events: int) -> int:
         """Epochs by the size of the log alone, so that a slower machine trains the same model."""
+        if not self.config.epochs:
+            return 0
         return max(1, min(self.config.epochs, self.config.targets // max(1, min(events, self.config.epoch_targets))))
 
     def _epoch(self) -> float:
@@ -108,8 +120,8 @@ class Trainer:
         return total / max(weight, 1)
 
     def _learning_rate(self, progress: float, step: int) -> None:
-        warm = min(1.0, (step + 1) / 50) if self.run.epoch == 0 else 1.0
-        rate = self.config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+        warming = min(1.0, (step + 1) / 50) if self.run.epoch == 0 else 1.0
+        rate = self.config.learning_rate * warming * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
 
@@ -153,7 +165,7 @@ class Trainer:
     def vectors(self) -> np.ndarray:
         """Item vectors float32 [I, d]: content alone for an item that was never a target."""
         self.modules.eval()
-        seen = torch.as_tensor(self.counts > 0, dtype=torch.float32, device=self.device)
+        seen = torch.as_tensor(self.seen, dtype=torch.float32, device=self.device)
         return self.items(np.arange(len(self.counts)), seen).float().cpu().numpy()
 
     @torch.no_grad()
@@ -182,6 +194,9 @@ class Trainer:
             rank = 1 + (scores > scores[np.arange(len(own)), own][:, None]).sum(1)
             gain += float((1 / np.log2(1 + rank)).sum())
         return gain / len(users)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach().cpu().clone() for name, value in self.modules.state_dict().items()}
 
     def _save(self) -> None:
         state = {
@@ -222,6 +237,11 @@ class Trainer:
         export_user_tower(self.users, part)
         os.replace(part, self.folder / "user_tower.onnx")
         content = {"price_edges": self.vocabulary.price_edges.tolist()}
+        weights = self.modules.state_dict()
+        names = self.segment_names
+        WarmStart(weights, self.catalogue.item_ids.tolist(), self.seen, names, self.vocabulary, self.as_of).save(
+            self.folder
+        )
         config = {"dim": self.config.dim, "last": self.config.last, "segments": self.segments, "content": content,
                   "as_of": self.as_of, "training": asdict(self.config), "figures": figures}  # fmt: skip
         part = self.folder / "config.json.part"
@@ -232,12 +252,15 @@ class Trainer:
 
 
 def train_two_tower(
-    log: Log, catalogue: Catalogue, segment: np.ndarray, config: TwoTowerConfig, folder: Path, seed: int
-) -> dict:
-    """Train on positives `log` and write user_tower.onnx, item vectors, content vectors, index and config.json.
+    log: Log, catalogue: Catalogue, segment: np.ndarray, config: TwoTowerConfig, folder: Path, seed: int,
+    segments: Sequence[str] = (), warm: WarmStart | None = None,
+) -> dict:  # fmt: skip
+    """Train on positives `log` and write user tower, item vectors, content vectors, index, weights and config.json.
 
-    `segment` int32 [n_users] (-1 unknown). A checkpoint in `folder` of the same data, configuration and seed is gone on
-    with. Returns figures: epochs, validation_ndcg, seconds, index recall.
+    `segment` int32 [n_users] (-1 unknown), whose codes `segments` names. A checkpoint in `folder` of the same data,
+    configuration and seed is gone on with. `warm` is a trained tower to start from: only histories that went on since
+    are learned from then, and with `epochs: 0` it is fitted to the catalogue and learns nothing. Returns figures:
+    epochs, validation_ndcg, seconds, index recall.
 
     Raises:
         InvalidInput: there is nothing to learn from, or the index misses its recall.
@@ -246,7 +269,7 @@ def train_two_tower(
     folder.mkdir(parents=True, exist_ok=True)
     if not len(log) or log.n_items < 2:
         raise InvalidInput("the two-tower needs positive events of at least two items: import more events")
-    trainer = Trainer(log, catalogue, np.asarray(segment), config, folder, seed)
+    trainer = Trainer(log, catalogue, np.asarray(segment), config, folder, seed, segments, warm)
     trainer.fit()
     return trainer.export()
 
@@ -257,8 +280,10 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _fingerprint(log: Log, config: TwoTowerConfig, seed: int) -> str:
+def _fingerprint(log: Log, config: TwoTowerConfig, seed: int, warm: WarmStart | None) -> str:
     digest = sha256(json.dumps([asdict(config), seed, log.n_users, log.n_items]).encode())
+    for name, value in sorted(warm.weights.items()) if warm else ():
+        digest.update(name.encode() + value.numpy().tobytes())
     for array in (log.user, log.item, log.time, log.kind):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -56,11 +56,14 @@ class Epoch:
 class Sequences:
     """The log as sequences. Events of one user at one instant are one basket: they are predicted from what was before.
 
-    The last basket of `validation_users` users is held out: no training target, but what validation asks for.
+    The last basket of `validation_users` users is held out: no training target, but what validation asks for. With
+    `since` (microseconds) epochs hold only windows that end at or after it, and only what is that new is held out.
     """
 
-    def __init__(self, log: Log, segment: np.ndarray, config: TwoTowerConfig, seed: int) -> None:
-        self.log, self.config, self.seed = log, config, seed
+    def __init__(
+        self, log: Log, segment: np.ndarray, config: TwoTowerConfig, seed: int, since: int | None = None
+    ) -> None:
+        self.log, self.config, self.seed, self.since = log, config, seed, since
         self.segment = np.asarray(segment, np.int64) + 1
         bounds = log.indptr()
         n = len(log)
@@ -73,6 +76,8 @@ class Sequences:
         rng = np.random.default_rng((seed, 1))
         last = np.maximum(bounds[1:] - 1, 0)
         eligible = np.flatnonzero((np.diff(bounds) > 1) & (self.basket_start[last] > bounds[:-1]))
+        if since is not None:  # what a trained tower has learned from tells nothing of how good it is
+            eligible = eligible[log.time[last[eligible]] >= since]
         # At most a tenth of the users: a small log needs its targets for training.
         held = rng.permutation(eligible)[: min(config.validation_users, len(eligible) // 10)]
         self.user_stop[held] = self.basket_start[last[held]]
@@ -103,6 +108,9 @@ class Sequences:
         piece = np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         begin = np.maximum(piece * last - shift[which], 0) + start[which]
         stop = np.minimum((piece + 1) * last - shift[which], length[which]) + start[which]
+        if self.since is not None and len(begin):
+            new = self.log.time[stop - 1] >= self.since
+            begin, stop = begin[new], stop[new]
         order = rng.permutation(len(begin))
         order = order[: np.searchsorted(np.cumsum(stop[order] - begin[order]), self.config.epoch_targets) + 1]
         return Epoch(self, self._plan(begin[order], stop[order], rng), seed)

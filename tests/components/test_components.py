@@ -21,6 +21,10 @@ STEPS = (
     "evaluate",
     "off_policy",
     "register",
+    "fetch_champion",
+    "warm_two_tower",
+    "warm_candidates",
+    "warm_ranker",
 )
 
 
