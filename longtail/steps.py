@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,14 @@ import numpy as np
 
 from longtail.errors import InvalidInput
 from longtail.events import Shop
+from longtail.ranking.returns import return_rates
 from longtail.training import Proposals, TrainingConfig, TrainingSet, learn_blend, prepare, propose
 
 if TYPE_CHECKING:
     import xgboost as xgb
+
+    from longtail.evaluation.frontier import Frontier
+    from longtail.ranking.two_stage import Stage
 
 Figures = dict[str, Any]
 VERDICT = "verdict.json"
@@ -199,6 +203,7 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
         cold_user=requests.history.lengths == 0, groups=data.shop.catalogue.category, roles=roles,
         importance=json.loads((ranker / "importance.json").read_text()), unseen=unseen, seed=config.seed,
     )  # fmt: skip
+    report = replace(report, frontiers=_frontiers(data, stage, booster, start, stop))
     cases = per_case(lists["longtail"], truth, (10, 20))
     with fresh(out) as folder:
         write_report(report, folder, title="How well does it recommend?")
@@ -207,6 +212,33 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
     say(f"ndcg@10 {report.figures()['ndcg@10']:.4f} on {len(requests)} requests of the newest window"
         + ("" if unseen else ", which the ranker learned from"))  # fmt: skip
     return report.figures()
+
+
+def _frontiers(data: TrainingSet, stage: Stage, booster: xgb.Booster, start: int, stop: int) -> list[Frontier]:
+    """What each goal of money brings and costs on the window that is judged, where the catalogue knows the money."""
+    from longtail.evaluation.frontier import SHARES, frontier
+    from longtail.evaluation.metrics import Truth
+    from longtail.ranking.objective import MONEY, gains, money
+    from longtail.ranking.two_stage import recommend_tilted
+    from longtail.reranking.binding import tilt
+
+    shop, past = data.shop, data.shop.log.before(start)
+    items = shop.catalogue.with_return_rate(return_rates(past, shop.catalogue.category))
+    nothing = np.full(len(items), np.nan)
+    converted = gains(data.positives, "conversion", nothing, nothing)
+    requests, wanted = replace(data, gain=converted).requests(start, stop, limit=JUDGED)
+    brings = {goal: money(goal, items.price, items.margin, items.return_rate) for goal in MONEY}
+    brings = {goal: each for goal, each in brings.items() if np.nansum(each) > 0}
+    if not items.return_rate.any():
+        brings.pop("net_revenue", None)
+    mixes = [(goal, share) for goal in brings for share in SHARES]
+    tilts = [tilt({"conversion": 1 - share, goal: share}, 1.0, items) for goal, share in mixes]
+    lists = dict(zip(mixes, recommend_tilted(stage, booster, requests, 10, tilts), strict=True))
+    truth = Truth(wanted.indptr, wanted.item, wanted.gain)
+    return [
+        frontier(goal, {share: lists[goal, share] for share in SHARES}, truth, each, seed=data.config.seed)
+        for goal, each in brings.items()
+    ]
 
 
 def off_policy(
@@ -300,10 +332,11 @@ def write_bundle(
     until = end_of(shop)
     item = snapshots(shop.log, shop.catalogue, [until]).item(until)
     positives = shop.log.positives
+    catalogue = shop.catalogue.with_return_rate(return_rates(shop.log, shop.catalogue.category))
     everyone = popular(positives, until, 30.0, "popular", "")
     segments = popular_in_segment(positives, shop.segment, len(shop.segments), until, "segment", "")
     with publishing(out) as folder:
-        write_catalogue(folder, shop.catalogue, item, until, content_matrix(shop.catalogue))
+        write_catalogue(folder, catalogue, item, until, content_matrix(catalogue))
         shutil.copytree(candidates / "retrieval", folder / "retrieval")
         shutil.copytree(ranker / "ranker", folder / "ranker")
         shutil.copyfile(ranker / "features.json", folder / "ranker" / "features.json")
@@ -331,7 +364,7 @@ def _card(folder: Path, shop: Shop, about: Figures, config: TrainingConfig) -> s
     first, last = (str(np.datetime64(int(t), "us"))[:19] for t in (shop.log.time.min(), shop.log.time.max()))
     data = Data(str(about.get("reader", "shop")), str(about.get("fingerprint", "")), len(shop.log), shop.log.n_users,
                 shop.log.n_items, first, last)  # fmt: skip
-    params = {k: v for k, v in asdict(config).items() if not isinstance(v, dict)}
+    params = {k: v for k, v in asdict(config).items() if k == "objective" or not isinstance(v, dict)}
     training = Training(params, names, len(feature_list(names)), schema_hash(names), seed=config.seed)
     return model_card(last, last, report, data, training)
 

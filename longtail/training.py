@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -18,6 +18,7 @@ from longtail.features.request import feature_list
 from longtail.ranking.groups import Unit, Wanted, requests_of_window
 from longtail.ranking.objective import Objective, gains
 from longtail.ranking.propensity import examination, inverse_propensity, self_normalised
+from longtail.ranking.returns import return_rates
 from longtail.ranking.ranker import RankerConfig, TrainingRows, train_ranker
 from longtail.ranking.two_stage import Stage, training_rows
 from longtail.retrieval import Retriever
@@ -27,6 +28,7 @@ from longtail.retrieval.content import content_matrix
 from longtail.retrieval.sources import SourcesConfig, fit_sources
 from longtail.retrieval.two_tower import TwoTowerConfig
 from longtail.schema import DAY_US, EVENT_CODE
+from longtail.yaml_model import dotted, written
 
 Report = Callable[[str], None]
 Count = Annotated[int, Field(ge=1)]
@@ -83,7 +85,7 @@ class TrainingConfig:
             return TypeAdapter(TrainingConfig).validate_json(text or "{}")
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the text"
+            where = dotted(written(first["loc"])) or "the text"
             raise InvalidInput(f"training configuration: {where}: {first['msg']}") from None
 
 
@@ -140,7 +142,8 @@ def prepare(shop: Shop, until: int, config: TrainingConfig) -> TrainingSet:
         raise InvalidInput(
             "no event shows interest in an item (view, click, cart, purchase): there is nothing to learn"
         )
-    gain = gains(positives, config.objective, shop.catalogue.price, shop.catalogue.margin)
+    catalogue = shop.catalogue.with_return_rate(return_rates(log, shop.catalogue.category))
+    gain = gains(positives, config.objective, catalogue.price, catalogue.margin, catalogue.return_rate)
     theta = examination(log) if config.propensity_weights else np.empty(0)
     weight = self_normalised(inverse_propensity(positives.position, theta), positives.position)
     first = int(positives.time.min())
@@ -170,27 +173,52 @@ def propose(
     data: TrainingSet, shared: list[CandidateSource], windows: list[tuple[int, int]], report: Report
 ) -> Proposals:
     """Ask retrieval, as it was at the start of each window [(start, stop), ...], and label by what followed."""
-    config = data.config
-    parts: list[tuple[TrainingRows, np.ndarray, np.ndarray, float]] = []
     names: list[str] = []
+    parts: list[Labelled] = []
     for number, (start, stop) in enumerate(windows, 1):
         stage = data.stage(start, shared)
         names = stage.retriever.names
-        requests, wanted = data.requests(start, stop)
-        found = training_rows(stage, requests, wanted, config.negatives, None, config.seed)
-        report(f"window {number} of {len(windows)}: {len(requests)} requests, {len(found[0].gain)} candidates, "
-               f"{found[3]:.0%} of what was wanted is among them")  # fmt: skip
-        if len(found[0].sizes):
-            parts.append(found)
+        found = label(data, stage, start, stop)
+        report(f"window {number} of {len(windows)}: {found.requests} requests, {len(found.rows.gain)} candidates, "
+               f"{found.recall:.0%} of what was wanted is among them")  # fmt: skip
+        parts.append(found)
+    return joined(parts, names)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One window's share of `Proposals`; `requests` were asked in it."""
+
+    rows: TrainingRows
+    scores: np.ndarray
+    ranks: np.ndarray
+    recall: float
+    requests: int
+
+
+def label(data: TrainingSet, stage: Stage, start: int, stop: int) -> Labelled:
+    """What `stage`, which must know nothing since `start`, proposes for the requests of [start, stop)."""
+    requests, wanted = data.requests(start, stop)
+    found = training_rows(stage, requests, wanted, data.config.negatives, None, data.config.seed)
+    return Labelled(*found, len(requests))
+
+
+def joined(windows: Sequence[Labelled], sources: list[str]) -> Proposals:
+    """The windows as one.
+
+    Raises:
+        InvalidInput: no request of them led to an item that was proposed.
+    """
+    parts = [w for w in windows if len(w.rows.sizes)]
     if not parts:
         raise InvalidInput(
             "the ranker has nothing to learn from: no past request led to an item that was proposed; "
             "use more events, or longer windows"
         )
     columns = ("features", "gain", "sizes", "weight")
-    rows = TrainingRows(*(np.concatenate([getattr(p[0], c) for p in parts]) for c in columns))
-    scores, ranks = (np.concatenate([p[j] for p in parts]) for j in (1, 2))
-    return Proposals(rows, scores, ranks, names, float(np.mean([p[3] for p in parts])))
+    rows = TrainingRows(*(np.concatenate([getattr(p.rows, c) for p in parts]) for c in columns))
+    scores, ranks = np.concatenate([p.scores for p in parts]), np.concatenate([p.ranks for p in parts])
+    return Proposals(rows, scores, ranks, sources, float(np.mean([p.recall for p in parts])))
 
 
 def learn(proposals: Proposals, config: TrainingConfig) -> tuple[xgb.Booster, Blend]:

@@ -1,4 +1,4 @@
-"""Read a YAML file into a pydantic model; every mistake names the file, the line and the key."""
+"""Read a YAML file into a pydantic model or a dataclass; every mistake names the file, the line and the key."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from longtail.errors import InvalidInput
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model")
 Lines = dict[tuple[str | int, ...], int]
 
 
@@ -49,7 +49,7 @@ def parse_yaml(text: str, model: type[Model], name: str = "<text>") -> Model:
     if not isinstance(data, dict):
         raise InvalidInput(f"{name} line 1: expected keys and values, found {type(data).__name__}")
     try:
-        return model.model_validate(data)
+        return TypeAdapter(model).validate_python(data)
     except ValidationError as error:
         raise InvalidInput("\n".join(_describe(e, lines, name) for e in error.errors())) from error
 
@@ -72,8 +72,7 @@ def _collect(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, name: s
 
 
 def _describe(error: ErrorDetails, lines: Lines, name: str) -> str:
-    location = error["loc"]
-    known = location
+    location = known = written(error["loc"])
     while known not in lines:
         known = known[:-1]
     message = error["msg"].removeprefix("Value error, ")
@@ -84,6 +83,11 @@ def _describe(error: ErrorDetails, lines: Lines, name: str) -> str:
     elif error["type"] == "string_type":
         message += ', put it in "quotes"'
     return f"{name} line {lines[known]}: {dotted(location) or 'the file'}: {message}"
+
+
+def written(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """A place without the parts that stand in no file: which form of a union it is, and that a key is meant."""
+    return tuple(part for part in path if not (isinstance(part, str) and part[:1] + part[-1:] in ("<>", "[]")))
 
 
 def dotted(path: tuple[str | int, ...]) -> str:

@@ -210,6 +210,8 @@ def test_configuration_errors_name_the_key(text: str, key: str) -> None:
         ('{"negatives": 2}', "negatives"),
         ('{"history": 0}', "history"),
         ('{"objective": "fame"}', "objective"),
+        ('{"objective": {"fame": 1}}', "objective.fame"),
+        ('{"objective": {"clicks": 0}}', "objective.clicks"),
     ],
 )
 def test_sizes_that_make_no_sense(text: str, key: str) -> None:

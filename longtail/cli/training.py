@@ -25,7 +25,8 @@ def train(
         Path | None, typer.Option(help="YAML file with the training configuration; what it leaves out is default.")
     ] = None,
     objective: Annotated[
-        str | None, typer.Option(help="What lists are for: clicks, conversion, revenue or margin.")
+        str | None, typer.Option(help="What lists are for: clicks, conversion, revenue, net_revenue (less what "
+                                      "comes back) or margin. A mix of several stands in the configuration file.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     surfaces: Annotated[Path | None, typer.Option(help="YAML file with the surfaces and their rules.")] = None,
@@ -71,20 +72,17 @@ def read_config(path: Path | None, objective: str | None = None, seed: int | Non
     """The training configuration of a YAML file with the given values put over it.
 
     Raises:
-        InvalidInput: the file is absent, no YAML, or holds no mapping.
+        InvalidInput: the file is absent or no YAML, or a value does not fit; the message names line and key.
     """
-    import yaml
-
     settings: Any = {}
     if path is not None:
-        try:
-            settings = yaml.safe_load(path.read_text()) or {}
-        except OSError as error:
-            raise InvalidInput(f"{path} cannot be read: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            raise InvalidInput(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(settings, dict):
-            raise InvalidInput(f"{path} holds no mapping: write lines such as `windows: 4`")
+        import yaml
+
+        from longtail.training import TrainingConfig
+        from longtail.yaml_model import load_yaml
+
+        load_yaml(path, TrainingConfig)
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     given = {"objective": objective, "seed": seed}
     return settings | {name: value for name, value in given.items() if value is not None}
 

@@ -24,7 +24,7 @@ FOLDER = "arrays"
 ABOUT = "about.json"
 VIEW = ("in_stock", "min_age", "regions", "everywhere", "created_us", "price", "margin")
 CODES = ("category", "top_category", "brand")
-ARRAYS = ("ids", "sorted_ids", "sorted_place", "title_start", "titles", "by_interactions", *CODES, *VIEW)
+ARRAYS = ("ids", "sorted_ids", "sorted_place", "title_start", "titles", "by_interactions", "return_rate", *CODES, *VIEW)
 
 
 class StoredCatalogue(Catalogue):
@@ -62,6 +62,7 @@ class StoredCatalogue(Catalogue):
             "title_start": np.append(0, np.cumsum([len(t) for t in titles], dtype=np.int64)),
             "titles": np.frombuffer(b"".join(titles), np.uint8),
             "by_interactions": np.argsort(-np.asarray(interactions), kind="stable").astype(np.int32),
+            "return_rate": catalogue.return_rate,
             **{name: getattr(view, name) for name in (*CODES, *VIEW)},
         }  # fmt: skip
         about = {name: getattr(catalogue, name).tolist() for name in ("categories", "top_categories", "brands")}
@@ -87,7 +88,9 @@ class StoredCatalogue(Catalogue):
         if not (out / ABOUT).is_file():
             return None
         try:
-            arrays = {name: mapped(out / f"{name}.npy") for name in ARRAYS}
+            arrays = {name: mapped(out / f"{name}.npy") for name in ARRAYS if name != "return_rate"}
+            rates = out / "return_rate.npy"  # older bundles know nothing of returns
+            arrays["return_rate"] = mapped(rates) if rates.is_file() else np.zeros(len(arrays["ids"]), np.float32)
             found = StoredCatalogue(folder, arrays, json.loads((out / ABOUT).read_text()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidBundle(f"{out} cannot be read ({type(error).__name__}: {error}): train again") from error
@@ -118,6 +121,11 @@ class StoredCatalogue(Catalogue):
     def margin(self) -> np.ndarray:
         """float32 [I] share of the price, NaN where unknown."""
         return self.view.margin
+
+    @property
+    def return_rate(self) -> np.ndarray:
+        """float32 [I]: the share of purchases that is expected to come back."""
+        return self._arrays["return_rate"]
 
     @property
     def created_us(self) -> np.ndarray:

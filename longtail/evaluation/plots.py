@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from longtail.evaluation.bootstrap import Interval
+from longtail.evaluation.frontier import Frontier
 from longtail.evaluation.system import EXPOSURE_SHARES, Report, SystemFigures
 
 COLOUR = {"main": "#0a7d6b", "system": "#3b5b92", "baseline": "#c2762b", "source": "#93a1ad"}
@@ -110,6 +112,22 @@ def exposure_plot(report: Report, names: Sequence[str]) -> str:
         axes.set_ylabel("% of all showings")
         figure.legend(frameon=False, fontsize=9, loc="outside upper center", ncols=4, columnspacing=1, handlelength=1.2)
         return svg(figure, "exposure")
+
+
+def frontier_plot(frontiers: Sequence[Frontier]) -> str:
+    """Money a list against NDCG of conversion, a picture for each goal."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(layout="constrained", figsize=(3.6 * len(frontiers), 3.4))
+        for axes, found in zip(np.atleast_1d(figure.subplots(1, len(frontiers))), frontiers, strict=True):
+            x, y = ([getattr(p, name).mean for p in found.points] for name in ("ndcg", "brings"))
+            axes.plot(x, y, color=COLOUR["main"], lw=1.5)
+            axes.scatter(x, y, color=COLOUR["main"], s=36, zorder=3)
+            for at, point in enumerate(found.points):
+                axes.annotate(f"{point.share:g}", (x[at], y[at]), xytext=(5, 5), textcoords="offset points", fontsize=9)
+            axes.margins(0.15)
+            axes.set_xlabel(f"NDCG@{found.k} of conversion")
+            axes.set_ylabel(f"{found.goal} a list")
+        return svg(figure, "frontier")
 
 
 def importance_plot(importance: Mapping[str, float], most: int = 20) -> str:

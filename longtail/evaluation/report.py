@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from longtail.evaluation.bootstrap import Interval
+from longtail.evaluation.frontier import told
 from longtail.evaluation.system import Report, SystemFigures
 
 GLOSSARY = {
@@ -127,6 +128,8 @@ def render(report: Report, title: str = "Evaluation", facts: Mapping[str, str] |
         coverage_plot=plots.tradeoff_plot(report, report.primary, "coverage"),
         gini_plot=plots.tradeoff_plot(report, report.primary, "gini"),
         exposure_plot=plots.exposure_plot(report, shown),
+        frontier_plot=plots.frontier_plot(report.frontiers) if report.frontiers else "",
+        frontiers_told=told(report.frontiers),
         importance_plot=plots.importance_plot(report.importance) if report.importance else "",
     )
 

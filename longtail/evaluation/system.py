@@ -11,6 +11,7 @@ import numpy as np
 
 from longtail.errors import InvalidInput
 from longtail.evaluation.bootstrap import RESAMPLES, Interval, intervals
+from longtail.evaluation.frontier import Frontier, Point
 from longtail.evaluation.metrics import Truth, check_lists, coverage, diversity, exposure, gini, novelty, per_case
 from longtail.evaluation.slices import make_slices
 
@@ -37,7 +38,7 @@ class Report:
     """All figures of one evaluation; `systems` in the order given, the main one named by `main`.
 
     `meanings`: slice -> what it holds; `exposure`: system -> share of all showings that the most shown 1, 2, 5, ...% of
-    the catalogue get, at `EXPOSURE_SHARES`; `unseen`: nothing that is judged had been learned from.
+    the catalogue get, at `EXPOSURE_SHARES`; `unseen`: nothing that is judged had been learned from; `frontiers`: what the goals of money cost.
     """
 
     main: str
@@ -50,6 +51,7 @@ class Report:
     exposure: dict[str, list[float]]
     importance: dict[str, float] = field(default_factory=dict)
     unseen: bool = True
+    frontiers: list[Frontier] = field(default_factory=list)
 
     def system(self, name: str) -> SystemFigures:
         """The figures of one system."""
@@ -81,6 +83,13 @@ class Report:
                 None if s["gain"] is None else _interval(s["gain"]),
             )
             for s in data["systems"]
+        ]  # fmt: skip
+        data["frontiers"] = [
+            Frontier(f["goal"], f["k"], tuple(
+                Point(p["share"], *(_interval(p[name]) for name in ("ndcg", "brings", "gain", "cost")))
+                for p in f["points"]
+            ))
+            for f in data.get("frontiers", [])
         ]  # fmt: skip
         return Report(**data)
 

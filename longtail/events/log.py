@@ -15,6 +15,7 @@ from longtail.errors import InvalidInput
 from longtail.schema import EVENT_CODE, EVENT_STRENGTH, EVENT_TYPES, ITEM_SCHEMA
 
 UNKNOWN = -1
+RETURN_RATE = "return_rate"
 ROW = 2**40  # row * ROW + item is one flat key per (request, item) pair: no catalogue has that many items
 
 
@@ -203,6 +204,16 @@ class Catalogue:
     def margin(self) -> np.ndarray:
         """float32 [I] share of the price, NaN where unknown."""
         return self.frame["margin"].to_numpy(np.float32)
+
+    @property
+    def return_rate(self) -> np.ndarray:
+        """float32 [I]: the share of purchases that is expected to come back; 0 where nobody has worked it out."""
+        frame = self.frame
+        return frame[RETURN_RATE].to_numpy(np.float32) if RETURN_RATE in frame else np.zeros(len(self), np.float32)
+
+    def with_return_rate(self, rate: np.ndarray) -> Catalogue:
+        """The same items with their return rates float32 [I]."""
+        return replace(self, frame=self.frame.assign(**{RETURN_RATE: np.asarray(rate, np.float32)}))
 
     @property
     def created_us(self) -> np.ndarray:

@@ -3,7 +3,7 @@ run this; the engine runs the same pieces behind servers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,13 +94,26 @@ def recommend(
     step: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:  # fmt: skip
     """Best items of each request, int64 [B, k] padded with -1; without a booster in the order of the blend."""
-    out = np.full((len(requests), k), -1, np.int64)
+    return recommend_tilted(stage, booster, requests, k, [None], n, step)[0]
+
+
+def recommend_tilted(
+    stage: Stage, booster: xgb.Booster | None, requests: Requests, k: int, tilts: Sequence[np.ndarray | None],
+    n: int | None = None, step: Callable[[int], None] = lambda done: None,
+) -> list[np.ndarray]:  # fmt: skip
+    """`recommend` once for each of `tilts`, float32 [I] added to the score of every item, None for nothing.
+
+    Candidates are proposed and scored once.
+    """
+    out = [np.full((len(requests), k), -1, np.int64) for _ in tilts]
     items = stage.item_table()
     for first, part, candidates in stage.chunks(requests, n):
         score = candidates.blend
         if booster is not None:
             score = booster.inplace_predict(stage.features(part, candidates, items))
-        out[first : first + len(part)] = best_of(candidates.rows, candidates.items, score, len(part), k)
+        for lists, tilt in zip(out, tilts, strict=True):
+            tilted = score if tilt is None else score + tilt[candidates.items]
+            lists[first : first + len(part)] = best_of(candidates.rows, candidates.items, tilted, len(part), k)
         step(first + len(part))
     return out
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from longtail.events import Catalogue
+from longtail.ranking.objective import item_worth, shares
 
 if TYPE_CHECKING:
     from longtail.reranking.rules import Objective, Rules
@@ -26,7 +27,7 @@ class TargetIndex:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._known: dict[Names, int] = {}
-        self._tilts: dict[tuple[str, float], np.ndarray | None] = {}
+        self._tilts: dict[tuple[tuple[tuple[str, float], ...], float], np.ndarray | None] = {}
         self.words: list[np.ndarray] = []
         self.sizes: list[int] = []
 
@@ -55,26 +56,21 @@ class TargetIndex:
         self._known[names] = number
         return number
 
-    def tilt(self, goal: str, weight: float) -> np.ndarray | None:
+    def tilt(self, goal: str | Mapping[str, float], weight: float) -> np.ndarray | None:
         """float32 [I] to add to the log of an item's worth, see `Objective`; None for goals that change nothing."""
-        if (goal, weight) not in self._tilts:
-            self._tilts[goal, weight] = self._tilt(goal, weight)
-        return self._tilts[goal, weight]
+        key = tuple(sorted(shares(goal).items())), weight
+        if key not in self._tilts:
+            self._tilts[key] = tilt(goal, weight, self._catalogue)
+        return self._tilts[key]
 
-    def _tilt(self, goal: str, weight: float) -> np.ndarray | None:
-        if goal not in ("revenue", "margin") or weight == 0:
-            return None
-        money = self._catalogue.price.astype(np.float64)
-        if goal == "margin":
-            money = money * self._catalogue.margin
-        known = np.isfinite(money)
-        earning = known & (money > 0)
-        if not earning.any():
-            return None
-        median = np.median(money[earning])
-        # What is given away, or sold at a loss, earns a hundredth of the median item: far down, but still an item.
-        out = np.log(np.maximum(np.where(known, money, median) / median, 0.01))
-        return (weight * out).astype(np.float32)
+
+def tilt(goal: str | Mapping[str, float], weight: float, catalogue: Catalogue) -> np.ndarray | None:
+    """What an objective adds to the log of each item's worth, float32 [I]; None where it changes nothing."""
+    worth = item_worth(goal, catalogue.price, catalogue.margin, catalogue.return_rate)
+    if worth is None or weight == 0:
+        return None
+    # What is given away, or sold at a loss, earns a hundredth of the median item: far down, but still an item.
+    return (weight * np.log(np.maximum(worth, 0.01))).astype(np.float32)
 
 
 def category_codes(categories: np.ndarray, path: str) -> np.ndarray:

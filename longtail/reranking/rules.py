@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from longtail.events import Catalogue
+from longtail.ranking.objective import Objective as Goal
 from longtail.reranking.binding import BoundRules, TargetIndex, bind
 from longtail.yaml_model import load_yaml
 
@@ -83,14 +84,15 @@ class LongTail(_Section):
 
 
 class Objective(_Section):
-    """What a list is for. `clicks` and `conversion` leave the ranker's order; `revenue` and `margin` tilt it.
+    """What a list is for. `clicks` and `conversion` leave the ranker's order; goals of money tilt it.
 
     The log of an item's worth grows by `weight` x log(money / median of the shop), where money is the price for
-    `revenue` and price x margin for `margin`: with weight 1 the order is by expected money, with 0.5 half way there.
-    An item without a price (or margin) counts as the median one.
+    `revenue`, the price less what is expected to come back for `net_revenue`, and price x margin for `margin`: with
+    weight 1 the order is by expected money, with 0.5 half way there. An item without a price (or margin) counts as the
+    median one. A mix such as `{conversion: 0.5, margin: 0.5}` is worth the weighted mean of its goals.
     """
 
-    goal: Literal["clicks", "conversion", "revenue", "margin"] = "conversion"
+    goal: Goal = "conversion"
     weight: float = Field(1.0, ge=0, le=10)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from longtail.errors import InvalidInput
 from longtail.events import Log
-from longtail.ranking.objective import gains
+from longtail.ranking.objective import gains, item_worth
 from longtail.schema import EVENT_CODE, EVENT_STRENGTH
 from tests.tiny import log_of
 
@@ -52,5 +52,29 @@ def test_no_price_is_known() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(InvalidInput, match="'fame' is unknown: use one of clicks, conversion, revenue, margin"):
+    with pytest.raises(InvalidInput, match="'fame' is unknown: use one of clicks, conversion, revenue, net_revenue, margin"):
         gains(log(), "fame", PRICE, MARGIN)
+
+
+def test_net_revenue_takes_off_what_comes_back() -> None:
+    rate = np.array([0.0, 0.5, 0.0, 0.0, 0.0], np.float32)
+    price = np.full(5, 10.0, np.float32)
+    assert np.allclose(gains(log(), "net_revenue", price, MARGIN, rate), [0.1, 0.3 * 0.5, 1, 0, 1])
+    assert np.allclose(gains(log(), "revenue", price, MARGIN, rate), [0.1, 0.3, 1, 0, 1])
+
+
+def test_a_mix_is_the_weighted_mean_of_its_goals() -> None:
+    one, other = gains(log(), "conversion", PRICE, MARGIN), gains(log(), "revenue", PRICE, MARGIN)
+    mixed = gains(log(), {"conversion": 3, "revenue": 1}, PRICE, MARGIN)
+    assert np.allclose(mixed, 0.75 * one + 0.25 * other)
+    assert np.allclose(gains(log(), {"margin": 7}, PRICE, MARGIN), gains(log(), "margin", PRICE, MARGIN))
+    with pytest.raises(InvalidInput, match="'fame' is unknown"):
+        gains(log(), {"fame": 1.0}, PRICE, MARGIN)
+
+
+def test_an_items_worth_is_one_for_the_median_item_and_none_without_money() -> None:
+    zero = np.zeros(5, np.float32)
+    worth = item_worth({"clicks": 0.5, "revenue": 0.5}, PRICE, MARGIN, zero)
+    assert worth is not None and np.allclose(worth, [0.7, 0.9, 1.1, 1.0, 180.5])
+    assert item_worth("conversion", PRICE, MARGIN, zero) is None
+    assert item_worth("revenue", np.full(5, np.nan), MARGIN, zero) is None

@@ -110,6 +110,12 @@ def test_rules_that_match_nothing_are_named_with_their_surface():
         ("surfaces:\n  a: {sources: [x], blend: {x: 0}}\n", 2, "nothing would be proposed"),
         ("surfaces:\n  a: {blend: {x: -1}}\n", 2, "surfaces.a.blend.x"),
         ("surfaces:\n  a:\n    objective:\n      goal: money\n", 4, "surfaces.a.objective.goal"),
+        (
+            "surfaces:\n  a:\n    objective:\n      goal:\n        clicks: 1\n        fame: 2\n", 6,
+            "surfaces.a.objective.goal.fame: Input should be 'clicks', 'conversion'",
+        ),
+        ("surfaces:\n  a:\n    objective:\n      goal: {clicks: -1}\n", 4, "surfaces.a.objective.goal.clicks: "),
+        ("surfaces:\n  a:\n    objective:\n      goal: {}\n", 4, "surfaces.a.objective.goal: "),
         ("surfaces:\n  a: {made: precomputed, anchor: items}\n", 2, "knows no request"),
         ("surfaces:\n  a:\n    rules:\n      caps:\n        brand: 0\n", 5, "surfaces.a.rules.caps.brand"),
         ("surfaces:\n  a: {k: 1}\n  a: {k: 2}\n", 3, "surfaces.a: repeated, first on line 2"),
