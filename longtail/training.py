@@ -18,8 +18,8 @@ from longtail.features.request import feature_list
 from longtail.ranking.groups import Unit, Wanted, requests_of_window
 from longtail.ranking.objective import Objective, gains
 from longtail.ranking.propensity import examination, inverse_propensity, self_normalised
-from longtail.ranking.returns import return_rates
 from longtail.ranking.ranker import RankerConfig, TrainingRows, train_ranker
+from longtail.ranking.returns import return_rates
 from longtail.ranking.two_stage import Stage, training_rows
 from longtail.retrieval import Retriever
 from longtail.retrieval.base import CandidateSource

@@ -21,6 +21,7 @@ from longtail.events import Catalogue
 from longtail.features.definitions import ITEM_SNAPSHOT
 from longtail.features.item_table import ItemArrays
 from longtail.reranking import BoundRules, ItemView
+from longtail.reranking.exploration import doubt
 from longtail.surfaces import BoundSurfaces, Surfaces
 
 REASON = "picked for you"
@@ -39,7 +40,8 @@ def write_catalogue(
     catalogue.frame.to_parquet(out / "items.parquet", index=False)
     columns: dict[str, Any] = {name: np.asarray(snapshot[name], np.int64) for name in ITEM_SNAPSHOT}
     np.savez_compressed(out / "item_features.npz", **columns, as_of=np.int64(as_of))
-    StoredCatalogue.of(out, catalogue, columns["n_all"], as_of).save()
+    unknown = doubt(columns["clicks_30d"], columns["impressions_30d"])
+    StoredCatalogue.of(out, catalogue, columns["n_all"], as_of, unknown).save()
     ItemArrays.of(columns, catalogue, sp.csr_matrix(content)).save(out)
 
 
@@ -160,9 +162,9 @@ def _arrays_of(folder: Path) -> tuple[StoredCatalogue, ItemArrays]:
         content = sp.csr_matrix(sp.load_npz(folder / "content.npz"))
         if not all(len(column) == len(catalogue) for column in snapshot.values()):
             raise ValueError("items and item features have different lengths")
-        return StoredCatalogue.of(folder, catalogue, snapshot["n_all"], as_of), ItemArrays.of(
-            snapshot, catalogue, content
-        )
+        unknown = doubt(snapshot["clicks_30d"], snapshot["impressions_30d"])
+        stored_catalogue = StoredCatalogue.of(folder, catalogue, snapshot["n_all"], as_of, unknown)
+        return stored_catalogue, ItemArrays.of(snapshot, catalogue, content)
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise InvalidBundle(f"{folder} cannot be read ({type(error).__name__}: {error}): train again") from error
 

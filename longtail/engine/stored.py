@@ -24,7 +24,9 @@ FOLDER = "arrays"
 ABOUT = "about.json"
 VIEW = ("in_stock", "min_age", "regions", "everywhere", "created_us", "price", "margin")
 CODES = ("category", "top_category", "brand")
-ARRAYS = ("ids", "sorted_ids", "sorted_place", "title_start", "titles", "by_interactions", "return_rate", *CODES, *VIEW)
+ARRAYS = ("ids", "sorted_ids", "sorted_place", "title_start", "titles", "by_interactions", *CODES, *VIEW)
+# What older bundles lack, and what stands in for it: nothing is known to come back, and nothing to be unknown.
+LATER = ("return_rate", "doubt")
 
 
 class StoredCatalogue(Catalogue):
@@ -40,7 +42,9 @@ class StoredCatalogue(Catalogue):
         given |= {name: np.array(about[name], object) for name in ("categories", "top_categories", "brands")}
         given |= {"codes": IdTable(arrays["sorted_ids"], arrays["sorted_place"]), "as_of": int(about["as_of"])}
         columns = {name: arrays[name] for name in (*CODES, *VIEW)}
-        given["view"] = ItemView(**columns, region_codes={str(n): int(r) for n, r in about["regions"].items()})
+        given["view"] = ItemView(
+            **columns, doubt=arrays["doubt"], region_codes={str(n): int(r) for n, r in about["regions"].items()}
+        )
         self.__dict__.update(given)
 
     codes: IdTable
@@ -52,8 +56,10 @@ class StoredCatalogue(Catalogue):
     _arrays: Mapping[str, np.ndarray]
 
     @staticmethod
-    def of(folder: Path, catalogue: Catalogue, interactions: np.ndarray, as_of: int) -> StoredCatalogue:
-        """The same of a catalogue in memory; `interactions` int64 [I] ever."""
+    def of(
+        folder: Path, catalogue: Catalogue, interactions: np.ndarray, as_of: int, doubt: np.ndarray | None = None
+    ) -> StoredCatalogue:
+        """The same of a catalogue in memory; `interactions` int64 [I] ever, `doubt` as in `ItemView`."""
         view, ids = ItemView.from_catalogue(catalogue), as_bytes(catalogue.item_ids)
         codes = IdTable.of(catalogue.item_ids)
         titles = [b"" if pd.isna(t) else str(t).encode("utf-8", "replace") for t in catalogue.frame["title"]]
@@ -63,6 +69,7 @@ class StoredCatalogue(Catalogue):
             "titles": np.frombuffer(b"".join(titles), np.uint8),
             "by_interactions": np.argsort(-np.asarray(interactions), kind="stable").astype(np.int32),
             "return_rate": catalogue.return_rate,
+            "doubt": np.zeros(len(catalogue), np.float32) if doubt is None else doubt,
             **{name: getattr(view, name) for name in (*CODES, *VIEW)},
         }  # fmt: skip
         about = {name: getattr(catalogue, name).tolist() for name in ("categories", "top_categories", "brands")}
@@ -72,7 +79,7 @@ class StoredCatalogue(Catalogue):
         """Write the arrays into the folder of the catalogue."""
         out = self._folder / FOLDER
         out.mkdir(parents=True, exist_ok=True)
-        for name in ARRAYS:
+        for name in ARRAYS + LATER:
             np.save(out / f"{name}.npy", self._arrays[name])
         about = {name: getattr(self, name).tolist() for name in ("categories", "top_categories", "brands")}
         (out / ABOUT).write_text(json.dumps({**about, "regions": self.view.region_codes, "as_of": self.as_of}))
@@ -88,13 +95,14 @@ class StoredCatalogue(Catalogue):
         if not (out / ABOUT).is_file():
             return None
         try:
-            arrays = {name: mapped(out / f"{name}.npy") for name in ARRAYS if name != "return_rate"}
-            rates = out / "return_rate.npy"  # older bundles know nothing of returns
-            arrays["return_rate"] = mapped(rates) if rates.is_file() else np.zeros(len(arrays["ids"]), np.float32)
+            arrays = {name: mapped(out / f"{name}.npy") for name in ARRAYS}
+            for name in LATER:
+                file = out / f"{name}.npy"
+                arrays[name] = mapped(file) if file.is_file() else np.zeros(len(arrays["ids"]), np.float32)
             found = StoredCatalogue(folder, arrays, json.loads((out / ABOUT).read_text()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidBundle(f"{out} cannot be read ({type(error).__name__}: {error}): train again") from error
-        lengths = {len(arrays[name]) - (name == "title_start") for name in ARRAYS if name != "titles"}
+        lengths = {len(arrays[name]) - (name == "title_start") for name in ARRAYS + LATER if name != "titles"}
         if len(lengths) != 1 or arrays["title_start"][-1] != len(arrays["titles"]):
             raise InvalidBundle(f"{out}: its arrays have different lengths: train again")
         return found

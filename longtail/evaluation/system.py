@@ -38,7 +38,8 @@ class Report:
     """All figures of one evaluation; `systems` in the order given, the main one named by `main`.
 
     `meanings`: slice -> what it holds; `exposure`: system -> share of all showings that the most shown 1, 2, 5, ...% of
-    the catalogue get, at `EXPOSURE_SHARES`; `unseen`: nothing that is judged had been learned from; `frontiers`: what the goals of money cost.
+    the catalogue get, at `EXPOSURE_SHARES`; `unseen`: nothing that is judged had been learned from; `frontiers`: what
+    the goals of money cost.
     """
 
     main: str

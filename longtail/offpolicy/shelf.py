@@ -11,6 +11,7 @@ import numpy as np
 from longtail.errors import InvalidInput
 from longtail.reranking import BoundRules, ItemView, PersonView, rerank
 from longtail.reranking.binding import BoundPin, Span
+from longtail.reranking.exploration import log_odds
 from longtail.reranking.fill import FREE, STAND_IN
 from longtail.reranking.filters import member, screen
 from longtail.reranking.pins import claims
@@ -139,13 +140,15 @@ class Shelf:
         if certain:
             out[greedy] = 1.0
             return out
-        odds = np.ones(len(pool))
-        if explore.temperature is not None:
-            heat = self.worth[pool] / explore.temperature
-            odds = np.exp(heat - heat.max())
+        heat = log_odds(self.worth[pool], self._unknown(pool), explore.temperature, explore.thompson)
+        odds = np.exp(heat - heat.max())
         out[pool] = explore.epsilon * odds / odds.sum()
         out[greedy] += 1 - explore.epsilon
         return out
+
+    def _unknown(self, pool: np.ndarray) -> np.ndarray | None:
+        doubt = self._asked[2].doubt
+        return None if doubt is None else doubt[self.items[pool]]
 
     def _full(self, above: tuple[int, ...]) -> np.ndarray:
         """bool [n]: one more of its group would break a cap."""

@@ -28,7 +28,7 @@ def _form(value: Any) -> str:
 Objective = Annotated[Annotated[Goal, Tag("<goal>")] | Annotated[Mix, Tag("<mix>")], Discriminator(_form)]
 
 
-def shares(objective: str | Mapping[str, float]) -> dict[str, float]:
+def shares(objective: str | Mapping[Any, float]) -> dict[str, float]:
     """Each goal's share of the objective; the shares add up to 1.
 
     Raises:
@@ -57,7 +57,7 @@ def money(goal: str, price: np.ndarray, margin: np.ndarray, return_rate: np.ndar
 
 
 def item_worth(
-    objective: str | Mapping[str, float], price: np.ndarray, margin: np.ndarray, return_rate: np.ndarray
+    objective: str | Mapping[Any, float], price: np.ndarray, margin: np.ndarray, return_rate: np.ndarray
 ) -> np.ndarray | None:
     """What a conversion by each item is worth, 1 for the median item: float64 [I], None where all are worth the same.
 
@@ -76,7 +76,7 @@ def item_worth(
 
 
 def gains(
-    log: Log, objective: str | Mapping[str, float], price: np.ndarray, margin: np.ndarray,
+    log: Log, objective: str | Mapping[Any, float], price: np.ndarray, margin: np.ndarray,
     return_rate: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Gain float32 [N] of each event under the objective.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class TargetIndex:
         self._known[names] = number
         return number
 
-    def tilt(self, goal: str | Mapping[str, float], weight: float) -> np.ndarray | None:
+    def tilt(self, goal: str | Mapping[Any, float], weight: float) -> np.ndarray | None:
         """float32 [I] to add to the log of an item's worth, see `Objective`; None for goals that change nothing."""
         key = tuple(sorted(shares(goal).items())), weight
         if key not in self._tilts:
@@ -64,7 +64,7 @@ class TargetIndex:
         return self._tilts[key]
 
 
-def tilt(goal: str | Mapping[str, float], weight: float, catalogue: Catalogue) -> np.ndarray | None:
+def tilt(goal: str | Mapping[Any, float], weight: float, catalogue: Catalogue) -> np.ndarray | None:
     """What an objective adds to the log of each item's worth, float32 [I]; None where it changes nothing."""
     worth = item_worth(goal, catalogue.price, catalogue.margin, catalogue.return_rate)
     if worth is None or weight == 0:

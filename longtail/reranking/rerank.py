@@ -10,6 +10,7 @@ import numpy as np
 
 from longtail.reranking.binding import BoundPin, BoundPromotion, BoundRules
 from longtail.reranking.boosts import freshness_factor, log_worth
+from longtail.reranking.exploration import log_odds
 from longtail.reranking.fill import (
     CAPS,
     CAPS_RELAXED,
@@ -158,18 +159,18 @@ def _fill(
             vectors = np.ascontiguousarray(view.vectors[items].T)
         else:
             groups = np.stack([columns[name] for name in LIKENESS])
-    log_odds, coins = np.zeros(n), np.empty((0, 2))
+    odds, coins = np.zeros(n), np.empty((0, 2))
     if explore.epsilon > 0:
         coins = rng.random((k, 2))
-        if explore.temperature is not None:
-            log_odds[:m] = worth.astype(np.float64) / explore.temperature
+        unknown = None if view.doubt is None else view.doubt[items[:m]]
+        odds[:m] = log_odds(worth, unknown, explore.temperature, explore.thompson)
     tail = settings.long_tail
     counts_of = UNCOUNTED
     if shown is not None and tail.after is not None and tail.after < k:
         counts_of = shown[items]
     chosen, chance, why = fill_places(
         k, state, codes, np.array(list(caps.values()), np.int64), settings.caps.within, settings.caps.relax, gain,
-        np.float32(1 - diversity.weight), groups, SHARES, vectors, log_odds, coins, explore.epsilon, explore.skip_first,
+        np.float32(1 - diversity.weight), groups, SHARES, vectors, odds, coins, explore.epsilon, explore.skip_first,
         explore.pool, claimed.pin_at, claimed.due, claimed.every, claimed.belongs, claimed.stands_in,
         counts_of, tail.after or 0, tail.pool,
     )  # fmt: skip

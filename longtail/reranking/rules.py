@@ -63,13 +63,24 @@ class Freshness(_Section):
 class Exploration(_Section):
     """Each place after the first `skip_first` shows, with probability `epsilon`, one of the best `pool` candidates.
 
-    It is sampled evenly, or in proportion to exp(score / temperature).
+    It is sampled evenly, or in proportion to exp(score / temperature). `thompson` widens the scores by what is unknown:
+    so many standard deviations of the item's click rate, on the log scale, given its impressions and clicks. What was
+    hardly shown is drawn until it is known, and what is known to be bad is left alone.
     """
 
     epsilon: float = Field(0.0, ge=0, le=1)
     skip_first: int = Field(0, ge=0)
     pool: int = Field(100, ge=1)
     temperature: float | None = Field(None, gt=0)
+    thompson: float = Field(0.0, ge=0, le=100)
+
+    @model_validator(mode="after")
+    def _warm_enough(self) -> Self:
+        if self.thompson > 0 and self.temperature is None:
+            raise ValueError(
+                "thompson widens scores, which an even draw does not read: give a temperature, such as 0.3"
+            )
+        return self
 
 
 class LongTail(_Section):

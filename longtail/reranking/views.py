@@ -19,7 +19,8 @@ class ItemView:
     `category`, `top_category`, `brand` int32 [I] (-1 unknown); `in_stock` bool [I]; `min_age` int32 [I];
     `regions` uint64 [I, W]: bit r % 64 of word r // 64 says whether the item may be shown in region r;
     `everywhere` bool [I]: no restriction; `created_us` int64 [I] (-1 unknown); `price`, `margin` float32 [I]
-    (NaN unknown); `vectors` float32 [I, d] of unit length, or None; `region_codes`: region name -> r.
+    (NaN unknown); `vectors` float32 [I, d] of unit length, or None; `doubt` float32 [I]: how little is known of an
+    item, see `exploration.doubt`, None: nothing is said of it; `region_codes`: region name -> r.
     """
 
     category: np.ndarray
@@ -33,13 +34,16 @@ class ItemView:
     price: np.ndarray
     margin: np.ndarray
     vectors: np.ndarray | None = None
+    doubt: np.ndarray | None = None
     region_codes: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.in_stock)
 
     @staticmethod
-    def from_catalogue(catalogue: Catalogue, vectors: np.ndarray | None = None) -> ItemView:
+    def from_catalogue(
+        catalogue: Catalogue, vectors: np.ndarray | None = None, doubt: np.ndarray | None = None
+    ) -> ItemView:
         """The view of a catalogue. `vectors` [I, d] of any length are scaled to length one (zero rows stay zero)."""
         frame = catalogue.frame
         lists = [None if _missing(names) else [str(n) for n in names] for names in frame["regions"]]
@@ -54,7 +58,7 @@ class ItemView:
         return ItemView(
             catalogue.category, catalogue.top_category, catalogue.brand, frame["in_stock"].to_numpy(bool),
             frame["min_age"].to_numpy(np.int32), regions, np.array([names is None for names in lists], bool),
-            catalogue.created_us, catalogue.price, catalogue.margin, vectors, codes,
+            catalogue.created_us, catalogue.price, catalogue.margin, vectors, doubt, codes,
         )  # fmt: skip
 
     def region_code(self, name: str | None) -> int:
@@ -66,7 +70,8 @@ class ItemView:
         columns = ("category", "top_category", "brand", "in_stock", "min_age", "regions", "everywhere", "created_us",
                    "price", "margin")  # fmt: skip
         vectors = None if self.vectors is None else self.vectors[items]
-        return replace(self, **{c: getattr(self, c)[items] for c in columns}, vectors=vectors)
+        doubt = None if self.doubt is None else self.doubt[items]
+        return replace(self, **{c: getattr(self, c)[items] for c in columns}, vectors=vectors, doubt=doubt)
 
 
 def _missing(value: object) -> bool:

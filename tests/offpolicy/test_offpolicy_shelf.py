@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from longtail.offpolicy.shelf import Shelf
 from longtail.reranking import ItemView, PersonView, Rules, rerank
+from longtail.reranking.exploration import doubt
 from tests.tiny import catalogue
 
 N = 30
 CATALOGUE = catalogue(N)
-VIEW = ItemView.from_catalogue(CATALOGUE)
+VIEW = ItemView.from_catalogue(CATALOGUE, doubt=doubt(np.arange(N), 7 * np.arange(N)))
 RULES = st.fixed_dictionaries(
     {
         "exploration": st.fixed_dictionaries(
@@ -21,6 +22,8 @@ RULES = st.fixed_dictionaries(
                 "epsilon": st.sampled_from([0.0, 0.2, 1.0]), "skip_first": st.integers(0, 2),
                 "pool": st.sampled_from([1, 5, 100]), "temperature": st.sampled_from([None, 0.7]),
             }
+        ).flatmap(
+            lambda e: st.sampled_from([0, 2]).map(lambda wide: e | {"thompson": wide if e["temperature"] else 0})
         ),
         "caps": st.sampled_from(
             [{}, {"category": 1}, {"brand": 1, "within": 3}, {"category": 1, "relax": False}, {"brand": 2}]
@@ -58,6 +61,7 @@ def test_chances_are_the_propensities_that_are_logged(rules, seed):
 @pytest.mark.parametrize(
     "rules",
     [{"exploration": {"epsilon": 0.3, "pool": 6}},
+     {"exploration": {"epsilon": 1, "temperature": 0.5, "thompson": 2, "skip_first": 1}},
      {"exploration": {"epsilon": 0.3, "temperature": 1.0}, "caps": {"category": 2}, "diversity": {"lambda": 0.7}}],
 )  # fmt: skip
 def test_marginals_are_how_often_an_item_comes_to_stand_at_a_place(rules):

@@ -52,7 +52,9 @@ def test_no_price_is_known() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(InvalidInput, match="'fame' is unknown: use one of clicks, conversion, revenue, net_revenue, margin"):
+    with pytest.raises(
+        InvalidInput, match="'fame' is unknown: use one of clicks, conversion, revenue, net_revenue, margin"
+    ):
         gains(log(), "fame", PRICE, MARGIN)
 
 

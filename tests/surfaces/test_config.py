@@ -111,7 +111,8 @@ def test_rules_that_match_nothing_are_named_with_their_surface():
         ("surfaces:\n  a: {blend: {x: -1}}\n", 2, "surfaces.a.blend.x"),
         ("surfaces:\n  a:\n    objective:\n      goal: money\n", 4, "surfaces.a.objective.goal"),
         (
-            "surfaces:\n  a:\n    objective:\n      goal:\n        clicks: 1\n        fame: 2\n", 6,
+            "surfaces:\n  a:\n    objective:\n      goal:\n        clicks: 1\n        fame: 2\n",
+            6,
             "surfaces.a.objective.goal.fame: Input should be 'clicks', 'conversion'",
         ),
         ("surfaces:\n  a:\n    objective:\n      goal: {clicks: -1}\n", 4, "surfaces.a.objective.goal.clicks: "),
