@@ -33,6 +33,14 @@ IMPRESSIONS_DROPPED = Counter(
     "Shown lists that were not logged: the queue was full, or the disk.",
     ["cause"],
 )
+EXPOSURES = Counter("longtail_exposures_total", "Exposures to experiments that were written to their log.")
+EXPOSURES_DROPPED = Counter(
+    "longtail_exposures_dropped_total", "Exposures that were not logged: the queue was full, or the disk.", ["cause"]
+)
+DRAFTS = Counter("longtail_drafts_total", "Interleaved lists whose drafts were written to their log.")
+DRAFTS_DROPPED = Counter(
+    "longtail_drafts_dropped_total", "Drafts that were not logged: the queue was full, or the disk.", ["cause"]
+)
 LOG_LINES_DROPPED = Counter("longtail_log_lines_dropped_total", "Log lines not written: too many of one kind.")
 UPKEEP_ERRORS = Counter("longtail_upkeep_errors_total", "Mistakes in the recommender's background work.", ["error"])
 BUNDLE_REFUSED = Counter(

@@ -197,7 +197,8 @@ class LocalServing:
                 "--retriever", f"{LOOPBACK}:{self.retriever_port}", "--ranker", self.triton.grpc_address, *self.extra,
             ]  # fmt: skip
             live = self.live or (self.collector.live if self.collector else None)
-            given = {"--pseudonym_key": self.pseudonym_key, "--impressions": self.impressions, "--live": live}
+            given = {"--pseudonym_key": self.pseudonym_key, "--impressions": self.impressions, "--live": live,
+                     "--experiments": self.state if self.impressions else None}  # fmt: skip
             flags += [word for flag, value in given.items() if value for word in (flag, str(value))]
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         # One thread for arithmetic: several processes share the cores, and matrices are small.
@@ -263,8 +264,7 @@ class LocalServing:
             if self.triton.process is not None and self.triton.process.poll() is None:
                 self._models.tend()
                 with contextlib.suppress(Unavailable):
-                    served = self.status()["variants"].values()
-                    self._models.drop([Path(variant["bundle"]) for variant in served])
+                    self._models.drop([Path(bundle) for bundle in self.status()["bundles"]])
 
     def __enter__(self) -> LocalServing:
         return self.start()

@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 
 from longtail.cli.terminal import one_line_errors
-from longtail.engine.deployment import Deployment
+from longtail.engine.deployment import Deployment, DeploymentWatch
 from serving.collector.local import LocalCollector
-from serving.local import LocalServing
+from serving.local import DEPLOYMENT, LocalServing
 
 PASSED_ON = ("surfaces", "lists", "guard", "impression_features")
 
@@ -40,8 +40,13 @@ def main(given: list[str] | None = None) -> None:
         if args.events_port is not None:
             collector = LocalCollector(args.state, args.pseudonym_key, args.events_port)
         extra = [word for name in PASSED_ON if getattr(args, name) for word in (f"--{name}", getattr(args, name))]
+        deployment = Deployment.of(args.bundle, args.challenger, args.share)
+        before = DeploymentWatch(args.state / DEPLOYMENT).accepted
+        if before is not None and before.experiments:
+            deployment = deployment.beside(before)
+            say(f"experiments go on: {', '.join(before.experiments)}")
         serving = LocalServing(
-            Deployment.of(args.bundle, args.challenger, args.share),
+            deployment,
             args.state,
             http_port=args.port,
             clock=args.clock,

@@ -24,6 +24,7 @@ from longtail.governance.audit import AuditLog
 
 if TYPE_CHECKING:
     from longtail.engine.deployment import Deployment
+    from longtail.experiments.config import Experiment
 
 NameArgument = Annotated[str, typer.Argument(help="The experiment's name.", show_default=False)]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds to wait until the servers have taken it.")]
@@ -36,38 +37,38 @@ def start(
     url: UrlOption = DEFAULT_URL,
     timeout_s: TimeoutOption = 180.0,
 ) -> None:
-    """Put an experiment in front of the file's share of the people, beside what serves everybody now."""
+    """Put an experiment in front of the file's share of its layer, beside what serves everybody and what runs."""
     from longtail.engine.bundle import verify
     from longtail.experiments import running
     from longtail.experiments.config import Experiment
 
     experiment, now = Experiment.load(file), running.utc_now()
     running.can_run(experiment, now)
-    (before,) = _deployment(state).bundles if len(_deployment(state).variants) == 1 else (None,)
-    if before is None:
-        raise InvalidInput("several variants serve already: stop the experiment that runs, or `longtail deploy` one")
-    folder = state / "experiments" / experiment.name
-    if (folder / running.RECORD).is_file():
+    folder, deployment = state / "experiments" / experiment.name, _deployment(state)
+    if (folder / running.RECORD).is_file() or experiment.name in deployment.experiments:
         raise InvalidInput(f"there was an experiment {experiment.name} already: give this one another name")
-    bundles = {
-        n: bundle_of(v.bundle, registry).resolve() if v.bundle else before for n, v in experiment.variants.items()
-    }
+    if len(deployment.variants) > 1:
+        raise InvalidInput("several variants serve by share: `longtail deploy` one, and name the other in the file")
+    bundles = {n: bundle_of(v.bundle, registry).resolve() for n, v in experiment.variants.items() if v.bundle}
     for bundle in bundles.values():
         verify(bundle)
-    record = running.Running(
-        name=experiment.name, bundles=bundles, before=before,
-        ramps=(running.Ramp(time=now, allocation=experiment.allocation),),
-    )  # fmt: skip
-    about = {"experiment": experiment.name, "bundles": bundles, "allocation": record.allocation}
+    placed = running.placed(experiment, bundles, file.parent, deployment.experiments)
+    holdout = max(deployment.holdout, experiment.holdout)
+    if holdout > deployment.holdout and deployment.experiments:
+        raise InvalidInput(
+            f"{deployment.holdout:.1%} are kept out of the experiments that run, the file asks for {holdout:.1%}: "
+            "people would leave these; stop them first, or write the smaller share"
+        )
+    about = {"experiment": experiment.name, "bundles": bundles, "allocation": experiment.allocation}
     with AuditLog.of(state).recording("experiment_start", about):
-        _put(record.deployed(experiment), state, url, timeout_s)
-        running.save(folder, record, file)
-    typer.echo(f"{experiment.name} runs for {record.allocation:.0%} of the people until {experiment.dates.end}")
+        _put(deployment.running(experiment.name, placed, holdout), state, url, timeout_s)
+        running.save(folder, running.begun(experiment.name, placed, experiment.allocation, now), file)
+    typer.echo(_told(experiment.name, experiment.allocation, experiment))
 
 
 def ramp(
     name: NameArgument,
-    allocation: Annotated[float, typer.Argument(help="Share of the people from now on, such as 0.5.")],
+    allocation: Annotated[float, typer.Argument(help="Share of the layer from now on, such as 0.5.")],
     state: StateOption = DEFAULT_STATE,
     url: UrlOption = DEFAULT_URL,
     timeout_s: TimeoutOption = 180.0,
@@ -75,36 +76,62 @@ def ramp(
     """Let more people in; nobody who is in changes variant."""
     from longtail.experiments import running
 
-    folder = state / "experiments" / name
+    folder, deployment = state / "experiments" / name, _deployment(state)
     experiment, record = running.load(folder)
-    record = record.ramped(allocation, running.utc_now())
+    if record.stopped:
+        raise InvalidInput(f"{name} was stopped on {record.stopped:%Y-%m-%d %H:%M}: start another experiment")
+    if name not in deployment.experiments:
+        raise InvalidInput(f"{state / DEPLOYMENT} does not have {name}: stop it, and start another experiment")
+    placed = running.ramped(name, allocation, deployment.experiments)
     with AuditLog.of(state).recording("experiment_ramp", {"experiment": name, "allocation": allocation}):
-        _put(record.deployed(experiment), state, url, timeout_s)
-        running.save(folder, record)
-    typer.echo(f"{name} runs for {allocation:.0%} of the people until {experiment.dates.end}")
+        _put(deployment.running(name, placed, deployment.holdout), state, url, timeout_s)
+        running.save(folder, record.ramped(placed, allocation, running.utc_now()))
+    typer.echo(_told(name, allocation, experiment))
 
 
 def stop(
     name: NameArgument,
-    ship: Annotated[bool, typer.Option("--ship", help="Everybody meets the treatment from now on.")] = False,
+    ship: Annotated[bool, typer.Option("--ship", help="Everybody meets the treatment's bundle from now on.")] = False,
+    variant: Annotated[str, typer.Option(help="Which one, where there are several treatments.")] = "",
     state: StateOption = DEFAULT_STATE,
     url: UrlOption = DEFAULT_URL,
     timeout_s: TimeoutOption = 180.0,
 ) -> None:
-    """End an experiment: what served before it serves everybody again, or, with --ship, its treatment does."""
+    """End an experiment: its people meet what serves the others again, or, with --ship, all meet its treatment."""
     from longtail.experiments import running
 
-    folder = state / "experiments" / name
+    folder, deployment = state / "experiments" / name, _deployment(state)
     experiment, record = running.load(folder)
-    (treatment,) = experiment.treatments
-    ended = treatment if ship else running.EVERYBODY_ELSE
-    record = record.stop(ended, running.utc_now())
-    bundle = record.bundles[treatment] if ship else record.before
-    about = {"experiment": name, "ended": ended, "bundle": bundle}
+    shipped = _shipped(experiment, variant) if ship else ""
+    record = record.stop(shipped, running.utc_now())
+    placed = deployment.experiments.get(name)
+    bundle = placed.variants[shipped].bundle if placed is not None and shipped else None
+    about = {"experiment": name, "shipped": shipped, "bundle": bundle}
     with AuditLog.of(state).recording("experiment_stop", about):
-        _put({running.EVERYBODY_ELSE: (bundle, 1.0)}, state, url, timeout_s)
+        if placed is not None:
+            _put(deployment.without(name).serving(bundle), state, url, timeout_s)
         running.save(folder, record)
-    typer.echo(f"{name} has ended; {treatment if ship else 'what served before it'} serves everybody")
+    typer.echo(f"{name} has ended; {shipped or 'what served beside it'} serves everybody")
+
+
+def _shipped(experiment: "Experiment", variant: str) -> str:
+    """The treatment that everybody is to meet.
+
+    Raises:
+        InvalidInput: it is not clear which, or it is no bundle.
+    """
+    chosen = variant or (experiment.treatments[0] if len(experiment.treatments) == 1 else "")
+    if chosen not in experiment.treatments:
+        raise InvalidInput(f"name the --variant to ship: {', '.join(experiment.treatments)}")
+    if experiment.variants[chosen].bundle is None:
+        raise InvalidInput(
+            f"{chosen} is no bundle: write its rules into the servers' surfaces file, then stop without --ship"
+        )
+    return chosen
+
+
+def _told(name: str, allocation: float, experiment: "Experiment") -> str:
+    return f"{name} runs for {allocation:.0%} of the layer {experiment.layer} until {experiment.dates.end}"
 
 
 def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
@@ -120,9 +147,10 @@ def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> N
     for experiment, record in found:
         since = f"since {record.ramps[0].time:%Y-%m-%d %H:%M}"
         if record.stopped:
-            typer.echo(f"{record.name}: ended {record.stopped:%Y-%m-%d %H:%M}, then {record.ended} served everybody")
+            then = f", then {record.shipped} served everybody" if record.shipped else ""
+            typer.echo(f"{record.name}: ended {record.stopped:%Y-%m-%d %H:%M}{then}")
         else:
-            people = f"{record.allocation:.0%} of the people"
+            people = f"{record.allocation:.0%} of the layer {experiment.layer}"
             typer.echo(f"{record.name}: runs {since} for {people}, until {experiment.dates.end}")
 
 
@@ -135,18 +163,17 @@ def _deployment(state: Path) -> "Deployment":
     return Deployment.load(file)
 
 
-def _put(shares: dict[str, tuple[Path, float]], state: Path, url: str, timeout_s: float) -> None:
-    """Hand the shares to the servers and wait; where they refuse, the file is put back as it was."""
-    from longtail.engine.deployment import Deployment, Variant
+def _put(new: "Deployment", state: Path, url: str, timeout_s: float) -> None:
+    """Hand a deployment to the servers and wait; where they refuse, the file is put back as it was."""
+    from longtail.engine.deployment import Deployment
 
     old, before = _deployment(state), serving(url)
-    new = Deployment(variants={name: Variant(bundle=bundle, share=share) for name, (bundle, share) in shares.items()})
-    wanted = {name: (str(v.bundle), v.share) for name, v in new.variants.items()}
     new.save(state / DEPLOYMENT)
+    wanted = Deployment.load(state / DEPLOYMENT).fingerprint
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         now = serving(url)
-        if {name: (v["bundle"], v["share"]) for name, v in now["variants"].items()} == wanted:
+        if now["deployment"] == wanted:
             return
         if now["refused"] and now["refused"] != before["refused"]:
             old.save(state / DEPLOYMENT)

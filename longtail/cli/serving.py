@@ -155,7 +155,7 @@ def deploy(
     before = status(url)
     deployment = Deployment.of(
         bundle_of(version, registry), bundle_of(challenger, registry) if challenger else None, share
-    )
+    ).beside(Deployment.load(file))
     wanted = {name: verify(variant.bundle).version for name, variant in deployment.variants.items()}
     with recorded(state, registry, {"champion": version, "challenger": challenger}, share=share if challenger else 0):
         deployment.save(file)

@@ -1,19 +1,22 @@
-"""Which bundles serve side by side, and with which share of the people: the deployment file and a watch over it."""
+"""Which bundles serve whom, and which experiments run: the deployment file and a watch over it."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from longtail.errors import InvalidInput
+from longtail.experiments.config import Name
+from longtail.experiments.placed import Placed, together
 from longtail.yaml_model import load_yaml
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 ROUNDING = 1e-6
 
 
@@ -29,9 +32,14 @@ class Variant(_Strict):
 
 
 class Deployment(_Strict):
-    """The variants by name. Their shares sum to one; the first one is what a single bundle would be: the champion."""
+    """The variants by name. Their shares sum to one; the first one is what a single bundle would be: the champion.
+
+    `experiments` run beside one variant that serves everybody else; `holdout` is the share of all whom none touches.
+    """
 
     variants: dict[Name, Variant] = Field(min_length=1)
+    experiments: dict[Name, Placed] = {}
+    holdout: float = Field(0.0, ge=0, le=0.5)
 
     @field_validator("variants")
     @classmethod
@@ -41,10 +49,48 @@ class Deployment(_Strict):
             raise ValueError(f"the shares sum to {total:g}, they must sum to 1")
         return variants
 
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if self.experiments and len(self.variants) > 1:
+            raise ValueError("experiments run beside one variant: make the others variants of an experiment")
+        together(self.experiments)
+        return self
+
     @property
     def bundles(self) -> list[Path]:
-        """The bundle folders, each once, in the order of the variants."""
-        return list(dict.fromkeys(v.bundle for v in self.variants.values()))
+        """The bundle folders, each once, those of the variants first."""
+        more = [bundle for placed in self.experiments.values() for bundle in placed.bundles]
+        return list(dict.fromkeys([*(v.bundle for v in self.variants.values()), *more]))
+
+    def without(self, experiment: str) -> Deployment:
+        """The same after an experiment has ended."""
+        rest = {name: placed for name, placed in self.experiments.items() if name != experiment}
+        return self.model_copy(update={"experiments": rest})
+
+    def serving(self, bundle: Path | None) -> Deployment:
+        """The same with another bundle for everybody outside of experiments; None changes nothing."""
+        if bundle is None:
+            return self
+        name, _ = next(iter(self.variants.items()))
+        return self.model_copy(update={"variants": {name: Variant(bundle=bundle, share=1.0)}})
+
+    def beside(self, before: Deployment) -> Deployment:
+        """The same with the experiments and the holdout of what served `before`.
+
+        Raises:
+            InvalidInput: experiments run, and this has several variants.
+        """
+        if not before.experiments:
+            return self.model_copy(update={"holdout": before.holdout})
+        return _checked({**dict(self), "experiments": before.experiments, "holdout": before.holdout})
+
+    def running(self, experiment: str, placed: Placed, holdout: float) -> Deployment:
+        """The same with an experiment begun or ramped.
+
+        Raises:
+            InvalidInput: it cannot run beside the others.
+        """
+        return _checked({**dict(self), "experiments": {**self.experiments, experiment: placed}, "holdout": holdout})
 
     @staticmethod
     def single(bundle: Path, variant: str = "champion") -> Deployment:
@@ -72,19 +118,49 @@ class Deployment(_Strict):
         read = load_yaml(path, Deployment)
         folder = path.resolve().parent
         named = {n: v.model_copy(update={"bundle": folder / v.bundle}) for n, v in read.variants.items()}
-        return Deployment(variants=named)
+        placed = {name: _from(folder, one) for name, one in read.experiments.items()}
+        return read.model_copy(update={"variants": named, "experiments": placed})
 
     def save(self, path: Path | str) -> None:
         """Write the file atomically: a watch sees the old one or the new one, never half of one."""
-        path = Path(path)
-        raw = {name: {"bundle": str(v.bundle), "share": v.share} for name, v in self.variants.items()}
+        path, raw = Path(path), self._plain()
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         with beside.open("w", encoding="utf-8") as file:
-            yaml.safe_dump({"variants": raw}, file, sort_keys=False, allow_unicode=True)
+            yaml.safe_dump(raw, file, sort_keys=False, allow_unicode=True)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this deployment from others."""
+        return hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def _plain(self) -> dict[str, Any]:
+        raw: dict[str, Any] = {"variants": {n: v.model_dump(mode="json") for n, v in self.variants.items()}}
+        if self.experiments:
+            placed = self.experiments.items()
+            raw["experiments"] = {n: p.model_dump(mode="json", by_alias=True, exclude_unset=True) for n, p in placed}
+        if self.holdout:
+            raw["holdout"] = self.holdout
+        return raw
+
+
+def _checked(given: dict[str, Any]) -> Deployment:
+    try:
+        return Deployment.model_validate(given)
+    except ValidationError as error:
+        raise InvalidInput(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
+def _from(folder: Path, placed: Placed) -> Placed:
+    """The same with bundle folders that are relative to `folder`."""
+    variants = {
+        name: v if v.bundle is None else v.model_copy(update={"bundle": folder / v.bundle})
+        for name, v in placed.variants.items()
+    }
+    return placed.model_copy(update={"variants": variants})
 
 
 class DeploymentWatch:

@@ -9,11 +9,12 @@ deadline, and the request as a whole not longer than its own.
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from longtail.engine.asking import Asked, Pseudonym, resolve, surfaces_of, uncha
 from longtail.engine.breaker import Breaker
 from longtail.engine.config import EngineConfig
 from longtail.engine.drafts import Draft, filled, kept, ranked, reason_of
+from longtail.engine.experiment_log import ExposureLog
 from longtail.engine.exposure import Exposure
 from longtail.engine.hops import Guard, Late
 from longtail.engine.impressions import ImpressionLog
@@ -35,7 +37,7 @@ from longtail.engine.popular import Popular
 from longtail.engine.ranking import Ranked, Ranking, Retrieve, Score
 from longtail.engine.run import Run
 from longtail.engine.schema import Instance, Item, Level, Recommendation
-from longtail.engine.shown import impression_of
+from longtail.engine.shown import exposures_of, impression_of
 from longtail.engine.trace import trace_of
 from longtail.events import Histories, Requests
 from longtail.metrics import IN_FLIGHT, KEPT, LISTS, SHOWN
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from longtail.engine.lists import ListStore
 
 NOTHING = np.empty(0, np.int64)
+# By surface, the experiments (name, variant) that a list there is an exposure to.
+Exposes = Mapping[str, Sequence[tuple[str, str]]]
 
 
 @dataclass(eq=False)
@@ -65,10 +69,12 @@ class Engine:
     pseudonym: Pseudonym = unchanged
     impressions: ImpressionLog | None = None
     last_good: Lru[KeptList] | None = None
-    in_flight: int = field(default=0, init=False)
+    exposures: ExposureLog | None = None
+    exposes: Exposes = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         config = self.config
+        self._busy = _Busy()
         self._surfaces = self.bundle.surfaces
         self._popular = Popular(self.bundle)
         self._exposure = Exposure(len(self.bundle.catalogue))
@@ -98,6 +104,18 @@ class Engine:
         self._surfaces = surfaces
         self._cache = Lru(self.config.cached)
 
+    def beside(self, variant: str, surfaces: BoundSurfaces, exposes: Exposes) -> Engine:
+        """The same engine (parts, stores, limits) for other people: with surfaces and cached lists of their own."""
+        other = copy.copy(self)
+        other.config = replace(self.config, variant=variant)
+        other.surfaces, other.exposes = surfaces, exposes
+        return other
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are being answered by this engine and those beside it."""
+        return self._busy.calls
+
     async def recommend(self, instances: Sequence[Instance], probe: bool = False) -> list[Recommendation]:
         """A list for each instance. A missing part never raises: the level and the cause say what was missing.
 
@@ -108,7 +126,7 @@ class Engine:
         """
         surfaces = surfaces_of(instances, self._surfaces)
         IN_FLIGHT.inc()
-        self.in_flight += 1
+        self._busy.calls += 1
         try:
             if len(instances) == 1:
                 return await self._answer(instances, surfaces[0], probe)
@@ -123,7 +141,7 @@ class Engine:
             )
             return [answers[n] for n in range(len(instances))]
         finally:
-            self.in_flight -= 1
+            self._busy.calls -= 1
             IN_FLIGHT.dec()
 
     async def _surface(self, instances: Sequence[Instance], surface: BoundSurface, probe: bool) -> list[Recommendation]:
@@ -159,6 +177,7 @@ class Engine:
         if not probe:
             self._remember(done, surface)
             self._log(lists, done, surface, requests, found)
+            self._expose(lists, done, surface.name)
             report(lists, surface.name, run.timings["total"])
         return lists
 
@@ -291,6 +310,24 @@ class Engine:
                 impression_of(answer, a, draft, surface.name, requests, b, items, features, keep, self.pseudonym)
             )
         self.impressions.add(rows)
+
+    def _expose(
+        self, lists: Sequence[Recommendation], done: Sequence[tuple[Asked, Draft, slice]], surface: str
+    ) -> None:
+        """Log who met a variant. A list below the full rung, or made before by no variant, is nobody's exposure."""
+        to = self.exposes.get(surface)
+        if not to or self.exposures is None:
+            return
+        for answer, (asked, draft, _) in zip(lists, done, strict=True):
+            if draft.level == "full" and draft.made != "precomputed":
+                self.exposures.add(exposures_of(answer, asked, surface, to, self.bundle, self.pseudonym))
+
+
+@dataclass
+class _Busy:
+    """Calls in flight, counted for an engine and all beside it."""
+
+    calls: int = 0
 
 
 def _slice(found: Ranked, place: int | None) -> slice:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
-import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -17,12 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longtail.engine.daily_log import DailyLog
 from longtail.metrics import IMPRESSIONS, IMPRESSIONS_DROPPED
 
-logger = logging.getLogger("longtail.impressions")
-
-DAY_US = 86_400_000_000
-WARN_EVERY_S = 60.0
 # `candidates` are item indices of `model_version`; `features` holds their float32 [n, F] rows, little-endian.
 SCHEMA = pa.schema(
     [
@@ -74,81 +65,24 @@ class Impression:
     features: bytes = b""
 
 
-class ImpressionLog:
-    """Writes `<folder>/date=YYYY-MM-DD/part-*.parquet` from a thread of its own.
+class ImpressionLog(DailyLog[Impression]):
+    """What was shown, see `DailyLog`.
 
-    At most `room` lists wait; one more pushes the oldest out into a counter. A file is written each `every_s` seconds,
-    or when `batch` lists are there. A disk that is full costs the lists that could not be written, nothing else.
     `features` says whose features the engine puts into a row: of no candidate, of those shown, or of all.
     """
+
+    name, written, dropped = "impressions", IMPRESSIONS, IMPRESSIONS_DROPPED
 
     def __init__(
         self, folder: Path | str, features: Features = "shown", room: int = 5000, batch: int = 1000,
         every_s: float = 5.0,
     ) -> None:  # fmt: skip
-        self.folder = Path(folder)
         self.features = features
-        self._batch, self._every_s = batch, every_s
-        self._waiting: deque[Impression] = deque(maxlen=room)
-        self._wake, self._closing = threading.Event(), False
-        self._written = 0
-        self._warned = -WARN_EVERY_S
-        self._thread = threading.Thread(target=self._run, name="impressions", daemon=True)
-        self._thread.start()
+        super().__init__(folder, room, batch, every_s)
 
-    def add(self, shown: Sequence[Impression]) -> None:
-        """Queue shown lists; never waits."""
-        waiting = self._waiting
-        over = len(waiting) + len(shown) - (waiting.maxlen or 0)
-        if over > 0:
-            IMPRESSIONS_DROPPED.labels("full").inc(over)
-        waiting.extend(shown)
-        if len(waiting) >= self._batch:
-            self._wake.set()
-
-    def close(self, timeout_s: float = 10.0) -> None:
-        """Write what waits, and stop."""
-        self._closing = True
-        self._wake.set()
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        while not self._closing:
-            self._wake.wait(self._every_s)
-            self._wake.clear()
-            self._flush()
-        self._flush()
-
-    def _flush(self) -> None:
-        # Only what waits now: under a steady stream this must come to an end.
-        rows = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        rows.sort(key=lambda row: row.time // DAY_US)
-        for day, of_day in groupby(rows, key=lambda row: row.time // DAY_US):
-            self._write(int(day), list(of_day))
-
-    def _write(self, day: int, rows: list[Impression]) -> None:
-        date = np.datetime64(day, "D")  # any day there can be: an error here would end the thread
-        target = self.folder / f"date={date}" / f"part-{time.time_ns():020d}-{os.getpid()}-{self._written}.parquet"
-        beside = target.with_name(f".{target.name}")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table_of(rows), beside)
-            os.replace(beside, target)
-        except Exception as error:  # noqa: BLE001 - the edge of the thread: nothing that waits may end it
-            IMPRESSIONS_DROPPED.labels("write").inc(len(rows))
-            self._give_up(beside, error)
-            return
-        self._written += 1
-        IMPRESSIONS.inc(len(rows))
-
-    def _give_up(self, beside: Path, error: Exception) -> None:
-        try:
-            beside.unlink(missing_ok=True)
-        except OSError:
-            IMPRESSIONS_DROPPED.labels("litter").inc()
-        if time.monotonic() - self._warned >= WARN_EVERY_S:
-            self._warned = time.monotonic()
-            logger.warning("impressions are not written to %s: %s", self.folder, error)
+    def table(self, rows: Sequence[Impression]) -> pa.Table:
+        """The rows as a table of `SCHEMA`."""
+        return table_of(rows)
 
 
 def table_of(rows: Sequence[Impression]) -> pa.Table:

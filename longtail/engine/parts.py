@@ -100,8 +100,7 @@ class Bundle:
             fallback = _fallback(json.loads((folder / "fallback.json").read_text()), catalogue)
         except (OSError, ValueError, KeyError) as error:
             raise InvalidBundle(f"{folder} cannot be read ({type(error).__name__}: {error}): train again") from error
-        file = folder / SURFACES_FILE
-        surfaces = Surfaces.load(file) if file.is_file() else Surfaces.default()
+        surfaces = own_surfaces(folder)
         names = [s["name"] for s in sources]
         return Bundle(
             folder, manifest, catalogue, items, catalogue.as_of, catalogue.view, surfaces.bind(catalogue, names),
@@ -135,6 +134,16 @@ class Bundle:
     @cached_property
     def _segments(self) -> dict[str, int]:
         return {name: code for code, name in enumerate(self.fallback.segments)}
+
+
+def own_surfaces(folder: Path) -> Surfaces:
+    """The surfaces that a bundle folder holds, else the built-in ones.
+
+    Raises:
+        InvalidInput: `surfaces.yaml` has mistakes.
+    """
+    file = Path(folder) / SURFACES_FILE
+    return Surfaces.load(file) if file.is_file() else Surfaces.default()
 
 
 def open_catalogue(folder: Path) -> tuple[StoredCatalogue, ItemArrays]:

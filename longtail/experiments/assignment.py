@@ -9,8 +9,10 @@ are independent because their salts differ. The holdout is cut off by a hash of 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -42,6 +44,16 @@ class Allocation:
         """Names in the order of the codes that `assign_all` gives."""
         return tuple(self.shares)
 
+    @cached_property
+    def edges(self) -> list[float]:
+        """Where the variants end in [0, 1), in order."""
+        return np.cumsum(list(self.shares.values())).tolist()
+
+    def variant_of(self, who: str) -> str:
+        """The variant of somebody who is in."""
+        at = bisect_right(self.edges, place(who, self.salt))
+        return self.variants[min(at, len(self.edges) - 1)]
+
 
 def place(who: str, salt: str) -> float:
     """A number in [0, 1), always the same for an id and a salt, even over all ids."""
@@ -70,10 +82,13 @@ def assign(who: str, to: Allocation) -> str | None:
     """The variant of one id: None outside the experiment, `HOLDOUT` in the holdout."""
     if to.holdout and in_holdout(who, to.holdout):
         return HOLDOUT
-    slot = int(place(who, _layer_salt(to.layer)) * SLOTS)
-    if not any(low <= slot < high for low, high in to.slots):
-        return None
-    return to.variants[int(_code(np.array([place(who, to.salt)]), to)[0])]
+    slot = slot_of(who, to.layer)
+    return to.variant_of(who) if any(low <= slot < high for low, high in to.slots) else None
+
+
+def slot_of(who: str, layer: str) -> int:
+    """The slot of an id in a layer."""
+    return int(place(who, _layer_salt(layer)) * SLOTS)
 
 
 def assign_all(who: Sequence[str], to: Allocation) -> np.ndarray:
@@ -127,8 +142,7 @@ def _ranges(slots: Sequence[int]) -> Ranges:
 
 
 def _code(at: np.ndarray, to: Allocation) -> np.ndarray:
-    edges = np.cumsum(list(to.shares.values()))
-    return np.minimum(np.searchsorted(edges, at, side="right"), len(edges) - 1)
+    return np.minimum(np.searchsorted(to.edges, at, side="right"), len(to.edges) - 1)
 
 
 def _layer_salt(layer: str) -> str:

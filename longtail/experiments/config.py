@@ -81,10 +81,12 @@ class Experiment(_Strict):
     `looks: once` decides at the end, with the smallest sample; `any_day` may decide on each day, with intervals that
     hold however often they are looked at. `minimum_effect` is the relative change of the metric worth shipping for;
     `covariate_days` before the start are what CUPED compares each unit with (0: without). `surfaces`: only units that
-    saw a list there count as exposed. `holdout`: share of all units that no experiment touches.
+    saw a list there count as exposed. `holdout`: share of all units that no experiment touches. `kind: interleaving` is
+    a duel of two variants' bundles: one list, drafted in turn, and the `metric`'s events are credited to who chose.
     """
 
     name: Name
+    kind: Literal["split", "interleaving"] = "split"
     layer: Name = "default"
     unit: Literal["user", "session"] = "user"
     salt: str | None = Field(None, min_length=1, max_length=200)
@@ -128,9 +130,24 @@ class Experiment(_Strict):
             if metric.name in seen:
                 raise ValueError(f"the metric {metric.name} stands there twice")
             seen.add(metric.name)
+        if self.kind == "interleaving":
+            self._fits_a_duel()
         if self.unit == "session" and self.covariate_days and "covariate_days" in self.model_fields_set:
             raise ValueError("a session has no days before it: leave out `covariate_days`")
         return self
+
+    def _fits_a_duel(self) -> None:
+        control, *others = self.variants.values()
+        if len(others) != 1 or control.share != others[0].share:
+            raise ValueError("interleaving is between two variants of equal shares")
+        if any(v.surfaces or v.rules for v in self.variants.values()) or others[0].bundle is None:
+            raise ValueError(
+                "interleaving is between bundles: the second variant names one, and none surfaces or rules"
+            )
+        if self.guardrails or self.also:
+            raise ValueError("interleaving says who ranks better, nothing else: leave out `guardrails` and `also`")
+        if self.metric.of != "count" or self.metric.event in ("impression", "any"):
+            raise ValueError("interleaving credits events to items: `metric: clicks`, or another that counts events")
 
     @staticmethod
     def load(path: Path | str) -> Experiment:

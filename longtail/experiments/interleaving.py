@@ -7,6 +7,7 @@ ranks better, not by how much the business gains.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,22 @@ def team_draft(a: np.ndarray, b: np.ndarray, k: int, rng: np.random.Generator) -
         items[rows, place] = chosen
         team[rows, place] = np.where(chosen >= 0, by, -1)
     return items, team
+
+
+def draft_chances(a: Sequence[Hashable], b: Sequence[Hashable], drafted: Sequence[Hashable]) -> list[float]:
+    """The chance of each drafted item at its place given those above it, from the lists of two rankers.
+
+    Who chose first in a round is known when its first item could only be of one of the two; then the second is sure.
+    """
+    out, above = list[float](), set[Hashable]()
+    sure = False
+    for place, item in enumerate(drafted):
+        best = {next((i for i in ranked if i not in above), None) for ranked in (a, b)} - {None}
+        split = len(best) == 2
+        out.append(0.5 if split and (place % 2 == 0 or not sure) else 1.0)
+        sure = split if place % 2 == 0 else False
+        above.add(item)
+    return out
 
 
 def _best_left(ranked: np.ndarray, taken: np.ndarray) -> np.ndarray:

@@ -17,6 +17,10 @@ from longtail.experiments.metrics import Metric
 from longtail.schema import DAY_US, GUEST_PREFIX
 
 MEMORY = "2GB"
+# A list names what its person met as `experiment:variant`, several joined by `+`, see `routing`; or one plain variant.
+_ONE = "unnest(coalesce(string_split(variant, '+'), [NULL::VARCHAR]))"
+LABELS = (f"nullif(regexp_extract({_ONE}, '^(.*):', 1), '') AS experiment, "
+          f"regexp_extract({_ONE}, '([^:]*)$', 1) AS variant")  # fmt: skip
 PARTS = "date=*/part-*.parquet"
 EVENTS = ("impression", "view", "click", "add_to_cart", "purchase", "rating")
 # One event is one of `amount`; only a logged list counts for several impressions.
@@ -46,8 +50,9 @@ class Window:
 class UnitLog:
     """A log opened for reading; nothing is read before it is asked for.
 
-    Its views are `met` (unit, experiment, variant, time, surface, device, region) and `did` (unit, time, kind, amount,
-    value, session); all times are microseconds since 1970.
+    Its views are `met` (unit, experiment, variant, time, surface, device, region, exposure) and `did` (unit, time,
+    kind, amount, value, session); all times are microseconds since 1970. `exposure`: the servers said so, else it is a
+    list that was shown; its `variant` may then be one of no experiment.
     """
 
     def __init__(self, con: duckdb.DuckDBPyConnection, first: int, last: int, variants: bool) -> None:
@@ -65,7 +70,11 @@ class UnitLog:
         if surfaces:
             where += f" AND surface IN ({', '.join(text(s) for s in surfaces)})"
         variant = "'all'"
-        if variants is not None:
+        if variants is None:
+            where += " AND NOT exposure"
+        else:
+            logged = self.con.execute("SELECT 1 FROM met WHERE exposure AND experiment = ? LIMIT 1", [experiment])
+            where += " AND exposure" if logged.fetchone() else " AND NOT exposure"
             where += f" AND variant IN ({', '.join(text(v) for v in variants)})"
             where += f" AND coalesce(experiment, {text(experiment)}) = {text(experiment)}"
             variant = "arg_min(variant, time)"
@@ -100,8 +109,8 @@ class UnitLog:
 def open_log(folder: Path | str, unit: Literal["user", "session"], memory: str = MEMORY) -> Iterator[UnitLog]:
     """The log of a state folder (`impressions/` and `events/`, see `datasets.collected`) or of an imported shop.
 
-    A state folder may hold `exposures/` too (experiment, variant, user_id, session_id, time, surface): then only these
-    are exposures. What does not fit into `memory` is spilled to a folder that is removed afterwards.
+    A state folder may hold `exposures/` too, see `engine.experiment_log`: to an experiment that stands there, only
+    these are exposures. What does not fit into `memory` is spilled to a folder that is removed afterwards.
 
     Raises:
         InvalidInput: the folder holds neither, or a file cannot be read.
@@ -132,12 +141,13 @@ def _views(con: duckdb.DuckDBPyConnection, folder: Path, unit: str) -> bool:
         )
     who = f"{unit}_id AS unit, epoch_us(time) AS time"
     shown = f"read_parquet([{', '.join(text(p) for p in logs['impressions'])}], hive_partitioning = false)"
-    met, experiment = shown, "NULL::VARCHAR AS experiment"
-    if logs["exposures"]:
-        met = f"read_parquet([{', '.join(text(p) for p in logs['exposures'])}], hive_partitioning = false)"
-        experiment = "experiment"
     empty = "NULL::VARCHAR AS device, NULL::VARCHAR AS region"
-    con.execute(f"CREATE TEMP VIEW met AS SELECT {who}, {experiment}, variant, surface, {empty} FROM {met}")
+    met = [f"SELECT {who}, {LABELS}, surface, {empty}, false AS exposure FROM {shown}"]
+    if logs["exposures"]:
+        files = f"[{', '.join(text(p) for p in logs['exposures'])}]"
+        exposures = f"read_parquet({files}, hive_partitioning = false, union_by_name = true)"
+        met.append(f"SELECT {who}, experiment, variant, surface, device, region, true AS exposure FROM {exposures}")
+    con.execute(f"CREATE TEMP VIEW met AS {' UNION ALL '.join(met)}")
     did = [f"SELECT {who}, 'impression' AS kind, len(items) AS amount, NULL::DOUBLE AS value, "
            f"session_id AS session FROM {shown}"]  # fmt: skip
     if logs["events"]:
@@ -158,9 +168,10 @@ def _shop(con: duckdb.DuckDBPyConnection, events: Path, unit: str) -> bool:
     )
     log = f"read_parquet({text(events)}, hive_partitioning = false)"
     con.execute(f"""
-        CREATE TEMP VIEW met AS SELECT {who} AS unit, epoch_us(timestamp) AS time, surface, NULL::VARCHAR AS experiment,
-            {", ".join(told.values())}
-        FROM {log} WHERE event_type = 'impression'
+        CREATE TEMP VIEW met AS SELECT {who} AS unit, epoch_us(timestamp) AS time, surface, {LABELS},
+            device, region, false AS exposure
+        FROM (SELECT event_type, user_id, session_id, timestamp, surface, {", ".join(told.values())} FROM {log})
+        WHERE event_type = 'impression'
     """)
     con.execute(f"""
         CREATE TEMP VIEW did AS SELECT {who} AS unit, epoch_us(timestamp) AS time, event_type AS kind, 1 AS amount,

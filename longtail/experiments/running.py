@@ -1,13 +1,9 @@
-"""An experiment that runs: what was started, every ramp since, and the shares that the servers split people by.
-
-Servers give each person a place in [0, 1) and the variants of the deployment follow one another there. The control
-grows from the left, the treatment from the right, and what serves everybody else lies between: so a ramp moves nobody
-who is in. That takes two variants, and one experiment at a time.
-"""
+"""An experiment that runs: what was started, every ramp since, and its place in the deployment that servers follow."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -16,91 +12,114 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from longtail.errors import InvalidInput
+from longtail.experiments.assignment import Ranges, grown
 from longtail.experiments.config import Experiment
+from longtail.experiments.placed import Placed, PlacedVariant
+from longtail.surfaces.config import Surfaces
 from longtail.yaml_model import load_yaml
 
 RECORD, FILE = "running.yaml", "experiment.yaml"
-EVERYBODY_ELSE = "champion"
 
 
 class Ramp(BaseModel):
-    """From `time` on, `allocation` (0..1) of the people were in."""
+    """From `time` on, `allocation` (0..1) of the units were in: those of the layer's `slots`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     time: datetime
     allocation: Annotated[float, Field(gt=0, le=1)]
+    slots: Ranges
 
 
 class Running(BaseModel):
-    """The record of one experiment: bundles by variant, what served before it, its ramps, when and how it stopped."""
+    """The record of one experiment: its ramps, when and how it stopped."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    bundles: dict[str, Path]
-    before: Path
     ramps: tuple[Ramp, ...] = Field(min_length=1)
     stopped: datetime | None = None
-    ended: Annotated[str, Field(description="what serves afterwards: the variant, or champion")] = ""
+    shipped: Annotated[str, Field(description="the variant that serves everybody since, or none")] = ""
 
     @property
     def allocation(self) -> float:
-        """The share of the people who are in now."""
+        """The share of the units who are in now."""
         return self.ramps[-1].allocation
 
-    def ramped(self, allocation: float, now: datetime) -> Running:
-        """More people from now on.
+    def ramped(self, placed: Placed, allocation: float, now: datetime) -> Running:
+        """More people from now on, in the slots of `placed`."""
+        return self.model_copy(
+            update={"ramps": (*self.ramps, Ramp(time=now, allocation=allocation, slots=placed.slots))}
+        )
 
-        Raises:
-            InvalidInput: it has stopped, or it would shrink: people who were in would meet something else.
-        """
-        if self.stopped:
-            raise InvalidInput(f"{self.name} was stopped on {self.stopped:%Y-%m-%d %H:%M}: start another experiment")
-        if not self.allocation < allocation <= 1:
-            raise InvalidInput(
-                f"{self.name} has {self.allocation:.0%} of the people: a ramp goes up, to 1 at most; else stop it"
-            )
-        return self.model_copy(update={"ramps": (*self.ramps, Ramp(time=now, allocation=allocation))})
-
-    def stop(self, ended: str, now: datetime) -> Running:
-        """It is over, and `ended` serves everybody.
+    def stop(self, shipped: str, now: datetime) -> Running:
+        """It is over; `shipped` is the variant that serves everybody, or ''.
 
         Raises:
             InvalidInput: it had stopped before.
         """
         if self.stopped:
             raise InvalidInput(f"{self.name} was stopped on {self.stopped:%Y-%m-%d %H:%M} already")
-        return self.model_copy(update={"stopped": now, "ended": ended})
+        return self.model_copy(update={"stopped": now, "shipped": shipped})
 
-    def deployed(self, experiment: Experiment) -> dict[str, tuple[Path, float]]:
-        """Bundle and share of the people by variant, in the order in which they follow one another."""
-        (control, left), (treatment, right) = experiment.shares.items()
-        inside = {
-            control: (self.bundles[control], self.allocation * left),
-            EVERYBODY_ELSE: (self.before, 1 - self.allocation),
-            treatment: (self.bundles[treatment], self.allocation * right),
-        }
-        return {name: at for name, at in inside.items() if at[1] > 0}
+
+def begun(name: str, placed: Placed, allocation: float, now: datetime) -> Running:
+    """The record of an experiment that starts now."""
+    return Running(name=name, ramps=(Ramp(time=now, allocation=allocation, slots=placed.slots),))
 
 
 def can_run(experiment: Experiment, now: datetime) -> None:
-    """Can the servers of this version run the experiment?
+    """Is there time left to run it?
 
     Raises:
-        InvalidInput: it needs more than bundles by person for two variants, or its days are over.
+        InvalidInput: its days are over.
     """
-    told = f"{experiment.name} cannot be started: "
-    if len(experiment.variants) != 2:
-        raise InvalidInput(told + "servers ramp two variants; of more, some people would change theirs")
-    if any(v.surfaces or v.rules for v in experiment.variants.values()):
-        raise InvalidInput(told + "servers split people over bundles only, not over surfaces or rules")
-    if experiment.unit != "user" or experiment.holdout:
-        raise InvalidInput(told + "servers split by user and keep no holdout: leave out `unit: session` and `holdout`")
-    if EVERYBODY_ELSE in experiment.variants:
-        raise InvalidInput(told + f"{EVERYBODY_ELSE} is what people outside of it meet: name the variant otherwise")
     if now.timestamp() * 1e6 >= experiment.dates.end_us:
-        raise InvalidInput(told + f"it ended on {experiment.dates.end}: set its dates")
+        raise InvalidInput(f"{experiment.name} cannot be started: it ended on {experiment.dates.end}: set its dates")
+
+
+def placed(experiment: Experiment, bundles: Mapping[str, Path], folder: Path, others: Mapping[str, Placed]) -> Placed:
+    """The experiment as servers read it, in free slots of its layer beside the `others` that run.
+
+    `bundles` are folders by variant, for those that name a bundle; surfaces files are relative to `folder`.
+
+    Raises:
+        InvalidInput: the layer has no room, or a surfaces file has mistakes.
+    """
+    variants = {}
+    for name, variant in experiment.variants.items():
+        surfaces = None if variant.surfaces is None else Surfaces.load(folder / variant.surfaces)
+        given = {"bundle": bundles.get(name), "surfaces": surfaces, "rules": variant.rules}
+        variants[name] = PlacedVariant(share=variant.share, **{k: v for k, v in given.items() if v is not None})
+    return Placed(
+        layer=experiment.layer, unit=experiment.unit, salt=experiment.salt or experiment.name, kind=experiment.kind,
+        slots=grown((), experiment.allocation, taken(experiment.layer, others)), surfaces=experiment.surfaces,
+        variants=variants,
+    )  # fmt: skip
+
+
+def ramped(name: str, allocation: float, running: Mapping[str, Placed]) -> Placed:
+    """A running experiment with more slots; those it had stay.
+
+    Raises:
+        InvalidInput: the layer has no room, or it would shrink: people who were in would meet something else.
+    """
+    now = running[name]
+    more = grown(now.slots, allocation, taken(now.layer, {n: p for n, p in running.items() if n != name}))
+    if _size(more) <= _size(now.slots) or allocation > 1:
+        raise InvalidInput(
+            f"{name} has {_size(now.slots) / 10_000:.0%} of its layer: a ramp goes up, to 1 at most; else stop it"
+        )
+    return now.model_copy(update={"slots": more})
+
+
+def taken(layer: str, running: Mapping[str, Placed]) -> list[Ranges]:
+    """The slots of a layer that running experiments have."""
+    return [placed.slots for placed in running.values() if placed.layer == layer]
+
+
+def _size(slots: Ranges) -> int:
+    return sum(high - low for low, high in slots)
 
 
 def save(folder: Path, running: Running, experiment_file: Path | None = None) -> None:

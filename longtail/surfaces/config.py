@@ -59,6 +59,13 @@ class RulesOverride(_Strict):
             given["block"] = rules.block + given["block"]
         return rules.model_copy(update=given)
 
+    def after(self, first: RulesOverride) -> RulesOverride:
+        """Both: sections of this one in the place of those of `first`; what either blocks is blocked."""
+        given = {name: getattr(self, name) for name in type(self).model_fields if getattr(self, name) is not None}
+        if "block" in given:
+            given["block"] = (first.block or ()) + given["block"]
+        return first.model_copy(update=given)
+
 
 class Surface(_Strict):
     """One place where lists are shown.
@@ -136,6 +143,11 @@ class Surfaces(_Strict):
     def rules_of(self, name: str) -> Rules:
         """What holds on one surface: the file's rules with the surface's own sections in place."""
         return self.surfaces[name].rules.over(self.rules)
+
+    def with_rules(self, rules: RulesOverride) -> Surfaces:
+        """The same with `rules` over everything that held before, on every surface."""
+        changed = {n: s.model_copy(update={"rules": rules.after(s.rules)}) for n, s in self.surfaces.items()}
+        return self.model_copy(update={"surfaces": changed})
 
     def to_yaml(self) -> str:
         """The whole file with every default written out; `load` reads it back."""

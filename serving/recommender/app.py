@@ -13,6 +13,7 @@ from typing import Any
 from longtail.engine.asking import Pseudonym, unchanged
 from longtail.engine.config import EngineConfig
 from longtail.engine.deployment import Deployment, DeploymentWatch
+from longtail.engine.experiment_log import DraftLog, ExposureLog
 from longtail.engine.fleet import Fleet
 from longtail.engine.impressions import ImpressionLog
 from longtail.engine.lists import open_lists
@@ -49,6 +50,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pseudonym_key", type=Path, help="key file of the import; none: ids are pseudonyms already")
     parser.add_argument("--clock", choices=["wall", "data"], default="wall", help="data: go on from the bundle's end")
     parser.add_argument("--impressions", type=Path, help="folder of the impression log; none: not logged")
+    parser.add_argument("--experiments", type=Path, help="folder for exposures/ and drafts/; none: not logged")
     parser.add_argument(
         "--impression_features", choices=["none", "shown", "candidates"], default="shown",
         help="whose features are logged with a shown list",
@@ -105,8 +107,11 @@ def model_of(args: argparse.Namespace) -> RecommenderModel:
         open_live(args.live) if args.live else None, open_lists(args.lists) if args.lists else None,
         ImpressionLog(args.impressions, args.impression_features) if args.impressions else None,
         lambda: surfaces.current if surfaces else None, args.seed,
+        exposures=ExposureLog(args.experiments / "exposures") if args.experiments else None,
     )  # fmt: skip
-    fleet = Fleet(opener, args.salt)
+    drafts = DraftLog(args.experiments / "drafts") if args.experiments else None
+    in_force = surfaces.current if surfaces else None
+    fleet = Fleet(opener, args.salt, pseudonym=opener.pseudonym, surfaces=in_force, drafts=drafts)
     if watch is None:
         fleet.start(Deployment.single(args.bundle))
     else:

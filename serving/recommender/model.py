@@ -129,13 +129,11 @@ class RecommenderModel(Model):
                 await asyncio.sleep(1)
 
     def stop(self) -> None:
-        """End the upkeep and write what waits in the impression log; KServe calls it after the last request."""
+        """End the upkeep and write what waits in the logs; KServe calls it after the last request."""
         self.ready = False
         if self._upkeep is not None:
             self._upkeep.cancel()
-        for log in {arm.engine.impressions for arm in self.fleet.arms}:
-            if log is not None:
-                log.close()
+        self.fleet.stop_logs()
 
 
 def _predictions(lists: Sequence[Recommendation]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from longtail.engine.asking import Pseudonym, unchanged
 from longtail.engine.config import EngineConfig
 from longtail.engine.engine import Engine
+from longtail.engine.experiment_log import ExposureLog
 from longtail.engine.impressions import ImpressionLog
 from longtail.engine.kept import KeptList, Lru
 from longtail.engine.lists import ListStore
@@ -64,6 +65,7 @@ class Opener:
     surfaces: Callable[[], Surfaces | None] = lambda: None
     seed: int | None = None
     beside: bool = False
+    exposures: ExposureLog | None = None
 
     def __post_init__(self) -> None:
         self._last_good: Lru[KeptList] = Lru(self.config.last_good)
@@ -91,7 +93,7 @@ class Opener:
             score=RankerHop(self.ranker, bundle),
             clock=clock, rng=np.random.default_rng(self.seed),
             config=EngineConfig(**given | {"variant": variant}), lists=self.lists, pseudonym=self.pseudonym,
-            impressions=self.impressions, last_good=self._last_good,
+            impressions=self.impressions, last_good=self._last_good, exposures=self.exposures,
         )  # fmt: skip
         surfaces = self.surfaces()
         if surfaces is not None:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 
 from longtail.engine.deployment import DeploymentWatch
-from longtail.engine.engine import Engine
 from longtail.engine.fleet import Fleet
 from longtail.errors import LongtailError
 from longtail.governance.audit import AuditLog
@@ -22,21 +21,14 @@ async def follow_surfaces(
     fleet: Fleet, watch: SurfacesWatch, every_s: float = 1.0, audit: AuditLog | None = None
 ) -> None:
     """Put a changed surfaces file in force on every variant, and record it, until cancelled."""
-    in_force: dict[Engine, Surfaces] = {}
     recorded: Surfaces | None = None
     while True:
         await watch.changed(lambda surfaces: surfaces)
         if audit is not None and watch.current is not recorded:
             await asyncio.to_thread(_record, audit, watch, recorded)
             recorded = watch.current
-        for engine in [arm.engine for arm in fleet.arms if in_force.get(arm.engine) is not watch.current]:
-            wanted = watch.current
-            engine.surfaces = await asyncio.to_thread(wanted.bind, engine.bundle.catalogue, engine.bundle.sources)
-            in_force[engine] = wanted
-            for warning in engine.surfaces.warnings:
-                logger.warning("surface %s", warning)
-        serving = {arm.engine for arm in fleet.arms}
-        in_force = {engine: surfaces for engine, surfaces in in_force.items() if engine in serving}
+        for warning in await fleet.use(watch.current):
+            logger.warning("surface %s", warning)
         await asyncio.sleep(every_s)
 
 

@@ -6,8 +6,9 @@ import time
 
 import numpy as np
 
-from longtail.engine.impressions import DAY_US, Impression, ImpressionLog, read_impressions
+from longtail.engine.impressions import Impression, ImpressionLog, read_impressions
 from longtail.metrics import IMPRESSIONS_DROPPED
+from longtail.schema import DAY_US
 
 NOON = 19_800 * DAY_US + DAY_US // 2
 

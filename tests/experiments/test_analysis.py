@@ -148,8 +148,8 @@ def test_logged_exposures_say_who_met_it_where_servers_write_them(lifted, tmp_pa
     shown = events[(events["event_type"] == "impression") & (events["user"] % 2 == 0) & (events["day"] >= 0)]
     met = shown.assign(
         user_id="u" + shown["user"].astype(str), experiment="test",
-        time=pd.to_datetime(shown["time"], unit="us", utc=True).dt.as_unit("us"),
-    )[["user_id", "experiment", "variant", "surface", "time"]]  # fmt: skip
+        time=pd.to_datetime(shown["time"], unit="us", utc=True).dt.as_unit("us"), device=None, region="north",
+    )[["user_id", "experiment", "variant", "surface", "time", "device", "region"]]  # fmt: skip
     other = met.assign(experiment="another", variant="new")
     part = state / "exposures" / "date=2024-03-01"
     part.mkdir(parents=True)
@@ -158,6 +158,17 @@ def test_logged_exposures_say_who_met_it_where_servers_write_them(lifted, tmp_pa
     assert found.crossed == 0 and sum(found.units.values()) == shown["user"].nunique()
     assert abs(sum(found.units.values()) - sum(whole.units.values()) / 2) < 50
     assert found.line("revenue", "new").lift.value == pytest.approx(0.4, abs=0.35)
+
+
+def test_lists_name_the_variants_of_several_experiments(lifted, tmp_path):
+    events, folder = lifted
+    both = "other:" + events["variant"].map({"control": "new", "new": "control"}) + "+test:" + events["variant"]
+    labelled = events.assign(variant=both.where(events["day"] >= 0, "champion"))
+    whole = analyse(experiment(), folder, END)
+    for log in (write_state(tmp_path / "state", labelled), write_shop(tmp_path / "shop", labelled)):
+        found = analyse(experiment(), log, END)
+        assert found.units == whole.units and found.crossed == 0
+        assert found.line("revenue", "new").lift == whole.line("revenue", "new").lift
 
 
 def test_a_session_may_be_the_unit(lifted):

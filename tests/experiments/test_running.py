@@ -1,40 +1,42 @@
-"""Starting, ramping and ending an experiment on servers that follow a deployment file."""
+"""Starting, ramping and ending experiments on servers that follow a deployment file."""
 
 import json
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from longtail.cli import app
 from longtail.engine.deployment import Deployment
-from longtail.engine.fleet import Fleet
-from longtail.engine.schema import Instance
 from longtail.errors import InvalidInput, LongtailError
 from longtail.experiments import running
 from longtail.experiments.config import Experiment
+from longtail.experiments.routing import Router
 
 TEXT = """name: ranker
+layer: ranking
 variants:
   control: {share: 0.5}
-  new: {share: 0.5, bundle: BUNDLE}
+  new: {share: 0.3, bundle: BUNDLE}
+  newer: {share: 0.2, bundle: BUNDLE}
 metric: revenue
 allocation: 0.1
 minimum_effect: 0.02
+holdout: 0.05
 dates: {start: 2026-03-01, end: 2099-03-15}
 """
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
-
-
-def variants(deployment: Deployment, ids: list[str]) -> list[str]:
-    """Who meets what, as the servers' own fleet chooses it."""
-    engine = SimpleNamespace(ages=dict, guards={}, bundle=SimpleNamespace(version="1"), in_flight=0)
-    fleet = Fleet(lambda folder, name: engine)
-    fleet.start(deployment)
-    return [fleet.arm_of(Instance(user_id=who)).name for who in ids]
+RULES = """name: rules
+layer: rules
+variants: {control: {share: 0.5}, calm: {share: 0.5, rules: {caps: {brand: 1}}}}
+metric: ctr
+allocation: 0.4
+minimum_effect: 0.02
+surfaces: [homepage]
+dates: {start: 2026-03-01, end: 2099-03-15}
+"""
+IDS = [f"u{n}" for n in range(5_000)]
 
 
 class Servers:
@@ -63,8 +65,12 @@ class Servers:
         refused = {"why": self.refuses} if self.refuses and offered != self.taken else None
         if not self.refuses:
             self.taken = offered
-        shown = {n: {"bundle": str(v.bundle), "share": v.share} for n, v in self.taken.variants.items()}
-        return {"variants": shown, "refused": refused}
+        return {"deployment": self.taken.fingerprint, "refused": refused}
+
+    def met(self, surface="homepage"):
+        """What each of `IDS` meets, as the servers' own router says it."""
+        router = Router(self.taken.experiments, self.taken.holdout)
+        return [router.met(who, None, surface) for who in IDS]
 
 
 @pytest.fixture
@@ -76,6 +82,7 @@ def servers(tmp_path, monkeypatch):
     state = tmp_path / "state"
     Deployment.single(tmp_path / "old").save(state / "deployment.yaml")
     (tmp_path / "experiment.yaml").write_text(TEXT.replace("BUNDLE", str(tmp_path / "new")))
+    (tmp_path / "rules.yaml").write_text(RULES)
     found = Servers(state)
     yield found
     found.http.shutdown()
@@ -87,30 +94,32 @@ def run(servers, command, *words):
     return CliRunner().invoke(app, ["experiment", command, *map(str, words), *where])
 
 
-def test_people_keep_their_variant_from_start_to_end(servers, tmp_path):
-    ids = [f"u{n}" for n in range(3_000)]
+def test_two_experiments_run_and_people_keep_what_they_met_from_start_to_end(servers, tmp_path):
     assert run(servers, "start", tmp_path / "experiment.yaml").exit_code == 0
-    met = []
-    for share in (None, 0.4, 1.0):
-        if share:
-            assert run(servers, "ramp", "ranker", share).exit_code == 0
-        met.append(variants(servers.taken, ids))
+    assert run(servers, "start", tmp_path / "rules.yaml").exit_code == 0
+    met = [servers.met()]
+    for share in (0.4, 1.0):
+        assert run(servers, "ramp", "ranker", share).exit_code == 0
+        met.append(servers.met())
     for before, after in zip(met, met[1:], strict=False):
-        assert all(a == b for b, a in zip(before, after, strict=True) if b != "champion")
-    assert abs(met[0].count("new") / len(ids) - 0.05) < 0.02 and met[2].count("champion") == 0
-    assert servers.taken.variants["control"].bundle == tmp_path / "old"
-    assert "runs since" in run(servers, "status").stdout and "100% of the people" in run(servers, "status").stdout
-    assert run(servers, "stop", "ranker", "--ship").exit_code == 0
-    assert servers.taken == Deployment.single(tmp_path / "new")
-    assert "then new served everybody" in run(servers, "status").stdout
-    told = json.loads(run(servers, "status", "--json").stdout)
-    assert [r["allocation"] for r in told[0]["ramps"]] == [0.1, 0.4, 1.0]
+        assert all(set(b) <= set(a) for b, a in zip(before, after, strict=True))
+    counts = [sum("ranker:new" in m for m in of) / len(IDS) for of in met]
+    assert counts == pytest.approx([0.95 * share * 0.3 for share in (0.1, 0.4, 1.0)], abs=0.02)
+    assert sum(not m for m in met[-1]) / len(IDS) == pytest.approx(0.05, abs=0.01)  # the holdout, and nobody else
+    assert {one for m in servers.met("cart") for one in m} == {"ranker:control", "ranker:new", "ranker:newer"}
+    assert "100% of the layer ranking" in run(servers, "status").stdout
+    assert run(servers, "stop", "ranker", "--ship", "--variant", "newer").exit_code == 0
+    assert servers.taken.variants["champion"].bundle == tmp_path / "new"
+    assert list(servers.taken.experiments) == ["rules"] and servers.taken.holdout == 0.05
+    assert "then newer served everybody" in run(servers, "status").stdout
+    told = {t["name"]: t for t in json.loads(run(servers, "status", "--json").stdout)}
+    assert [r["allocation"] for r in told["ranker"]["ramps"]] == [0.1, 0.4, 1.0]
 
 
 def test_stopping_brings_back_what_served_before(servers, tmp_path):
     run(servers, "start", tmp_path / "experiment.yaml")
     run(servers, "stop", "ranker")
-    assert servers.taken == Deployment.single(tmp_path / "old")
+    assert servers.taken.variants == Deployment.single(tmp_path / "old").variants and not servers.taken.experiments
     again = run(servers, "stop", "ranker")
     assert isinstance(again.exception, InvalidInput) and "already" in str(again.exception)
 
@@ -123,30 +132,28 @@ def test_what_servers_refuse_leaves_no_trace(servers, tmp_path):
     assert "no experiment was started" in run(servers, "status").stdout
 
 
-def test_one_at_a_time_and_only_upwards(servers, tmp_path):
+def test_what_cannot_run_is_refused_in_one_line(servers, tmp_path):
     file = tmp_path / "experiment.yaml"
+    text = file.read_text()
     run(servers, "start", file)
-    file.write_text(file.read_text().replace("ranker", "another"))
-    assert "several variants serve already" in str(run(servers, "start", file).exception)
+
+    def told(changed: str) -> str:
+        file.write_text(changed)
+        return str(run(servers, "start", file).exception)
+
+    another = text.replace("name: ranker", "name: another")
+    assert "there was an experiment ranker already" in told(text)
+    assert "90.00% free" in told(another.replace("allocation: 0.1", "allocation: 1"))
+    assert "both change bundle" in told(another.replace("layer: ranking", "layer: other"))
+    assert "5.0% are kept out" in told(another.replace("holdout: 0.05", "holdout: 0.1"))
+    assert "both must go by user" in told(another.replace("layer:", "unit: session\nlayer:"))
     assert "a ramp goes up" in str(run(servers, "ramp", "ranker", 0.05).exception)
     assert "holds no experiment" in str(run(servers, "ramp", "nothing", 0.5).exception)
+    assert "name the --variant" in str(run(servers, "stop", "ranker", "--ship").exception)
+    assert list(servers.taken.experiments) == ["ranker"]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "told"),
-    [
-        ("bundle: BUNDLE", "rules: {filters: {exclude_bought: true}}", "over bundles only"),
-        ("0.5, bundle: BUNDLE}", "0.25, bundle: x}\n  newer: {share: 0.25, bundle: y}", "servers ramp two variants"),
-        ("metric: revenue", "metric: revenue\nunit: session", "split by user"),
-        ("end: 2099-03-15", "end: 2026-03-02", ""),
-        ("start: 2026-03-01, end: 2099-03-15", "start: 2026-02-01, end: 2026-03-01", "it ended on 2026-03-01"),
-        ("control:", "champion:", "name the variant otherwise"),
-    ],
-)
-def test_what_the_servers_cannot_do_is_said(old, new, told):
-    experiment = Experiment.parse(TEXT.replace(old, new))
-    if not told:
-        return running.can_run(experiment, NOW)
-    with pytest.raises(InvalidInput, match=told):
-        running.can_run(experiment, NOW)
-    return None
+def test_an_experiment_that_is_over_cannot_start():
+    text = TEXT.replace("start: 2026-03-01, end: 2099-03-15", "start: 2026-02-01, end: 2026-03-01")
+    with pytest.raises(InvalidInput, match="it ended on 2026-03-01"):
+        running.can_run(Experiment.parse(text), datetime(2026, 3, 1, tzinfo=UTC))
