@@ -11,8 +11,10 @@ import typer
 from longtail.cli import experiment_running
 from longtail.cli.data import micros
 from longtail.cli.options import JsonOption
+from longtail.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from longtail.experiments.config import Experiment
     from longtail.experiments.planning import Plan
 
 app = typer.Typer(no_args_is_help=True, help="Plan an experiment from the shop's own log, run one, judge it.")
@@ -34,7 +36,10 @@ def plan(file: FileArgument, log: LogArgument, as_json: JsonOption = False) -> N
     from longtail.experiments.config import Experiment
     from longtail.experiments.planning import plan as run
 
-    found = run(Experiment.load(file), log)
+    experiment = Experiment.load(file)
+    if experiment.kind == "interleaving":
+        raise InvalidInput("`plan` counts for kind: split; a duel needs about a third of the units that it says")
+    found = run(experiment, log)
     if as_json:
         typer.echo(json.dumps({"sentence": found.sentence, **asdict(found)}, indent=2))
     else:
@@ -55,13 +60,29 @@ def analyse(
     from longtail.experiments.decision import decide
     from longtail.experiments.report import to_json, write_report
 
-    result = run(Experiment.load(file), log, micros(until) or int(time.time() * 1e6))
+    experiment, now = Experiment.load(file), micros(until) or int(time.time() * 1e6)
+    if experiment.kind == "interleaving":
+        _duel(experiment, log, now, out, as_json)
+        return
+    result = run(experiment, log, now)
     decision = decide(result)
     page = write_report(result, out, {"log": log.resolve().name}) if out else None
     typer.echo(to_json(result) if as_json else decision.sentence)
     if page and not as_json:
         typer.echo(f"the report is in {page}")
     if decision.outcome == "broken":
+        raise typer.Exit(1)
+
+
+def _duel(experiment: "Experiment", log: Path, now: int, out: Path | None, as_json: bool) -> None:
+    from longtail.experiments.duels import analyse_duel, write_duel
+
+    result = analyse_duel(experiment, log, now)
+    page = write_duel(result, out) if out else None
+    typer.echo(json.dumps(result.as_dict(), indent=2) if as_json else result.sentence)
+    if page and not as_json:
+        typer.echo(f"the figures are in {page}")
+    if result.outcome == "broken":
         raise typer.Exit(1)
 
 

@@ -12,9 +12,10 @@ from longtail.cli.serving import (
     DEFAULT_STATE,
     DEFAULT_URL,
     DEPLOYMENT,
+    AnywayOption,
     StateOption,
     UrlOption,
-    bundle_of,
+    traffic_of,
 )
 from longtail.cli.serving import (
     status as serving,
@@ -35,6 +36,7 @@ def start(
     registry: RegistryOption = DEFAULT_REGISTRY,
     state: StateOption = DEFAULT_STATE,
     url: UrlOption = DEFAULT_URL,
+    anyway: AnywayOption = False,
     timeout_s: TimeoutOption = 180.0,
 ) -> None:
     """Put an experiment in front of the file's share of its layer, beside what serves everybody and what runs."""
@@ -49,7 +51,8 @@ def start(
         raise InvalidInput(f"there was an experiment {experiment.name} already: give this one another name")
     if len(deployment.variants) > 1:
         raise InvalidInput("several variants serve by share: `longtail deploy` one, and name the other in the file")
-    bundles = {n: bundle_of(v.bundle, registry).resolve() for n, v in experiment.variants.items() if v.bundle}
+    named = {n: v.bundle for n, v in experiment.variants.items() if v.bundle}
+    bundles = {n: traffic_of(bundle, registry, anyway).resolve() for n, bundle in named.items()}
     for bundle in bundles.values():
         verify(bundle)
     placed = running.placed(experiment, bundles, file.parent, deployment.experiments)

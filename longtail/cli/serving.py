@@ -25,6 +25,7 @@ VersionArgument = Annotated[str, typer.Argument(help="Alias or number in the reg
 ChallengerOption = Annotated[str, typer.Option(help="A second version beside it, named in the same ways.")]
 ShareOption = Annotated[float, typer.Option(min=0, max=1, help="Share of the people that the challenger answers.")]
 StateOption = Annotated[Path, typer.Option(help="Folder for logs, events, shown lists and online stores.")]
+AnywayOption = Annotated[bool, typer.Option("--anyway", help="Also a version that the gate holds back.")]
 UrlOption = Annotated[str, typer.Option(envvar="LONGTAIL_URL", help="Address of a running recommender.")]
 
 
@@ -102,6 +103,7 @@ def serve(
     clock: Annotated[
         str, typer.Option(help="wall, or data: go on from where the bundle's data ends, for shops of the past.")
     ] = "wall",
+    anyway: AnywayOption = False,
 ) -> None:
     """Run retriever, ranker, recommender and collector on loopback until Ctrl-C.
 
@@ -113,11 +115,11 @@ def serve(
     if impression_features not in ("none", "shown", "candidates"):
         raise typer.BadParameter(f"--impression-features {impression_features}: choose none, shown or candidates")
     parameters: dict[str, Any] = {
-        "--bundle": bundle_of(version, registry), "--state": state, "--port": port, "--clock": clock,
+        "--bundle": traffic_of(version, registry, anyway), "--state": state, "--port": port, "--clock": clock,
         "--impression_features": impression_features,
     }  # fmt: skip
     if challenger:
-        parameters |= {"--challenger": bundle_of(challenger, registry), "--share": share}
+        parameters |= {"--challenger": traffic_of(challenger, registry, anyway), "--share": share}
     given = {"--surfaces": surfaces, "--lists": lists, "--guard": guard, "--live": live}
     parameters |= {flag: value for flag, value in given.items() if value}
     if key_file.is_file() or os.environ.get(KEY_VARIABLE):
@@ -140,6 +142,7 @@ def deploy(
     registry: RegistryOption = DEFAULT_REGISTRY,
     state: StateOption = DEFAULT_STATE,
     url: UrlOption = DEFAULT_URL,
+    anyway: AnywayOption = False,
     timeout_s: Annotated[float, typer.Option(help="Seconds to wait until it serves or is refused.")] = 180.0,
 ) -> None:
     """Put another version in front of people while `longtail serve` runs, without a failed request.
@@ -154,7 +157,9 @@ def deploy(
         raise InvalidInput(f"{file} does not exist: name the --state folder of a running `longtail serve`")
     before = status(url)
     deployment = Deployment.of(
-        bundle_of(version, registry), bundle_of(challenger, registry) if challenger else None, share
+        traffic_of(version, registry, anyway),
+        traffic_of(challenger, registry, anyway) if challenger else None,
+        share,
     ).beside(Deployment.load(file))
     wanted = {name: verify(variant.bundle).version for name, variant in deployment.variants.items()}
     with recorded(state, registry, {"champion": version, "challenger": challenger}, share=share if challenger else 0):
@@ -218,3 +223,19 @@ def bundle_of(version: str, registry: str) -> Path:
     from longtail.registry import Registry
 
     return Registry(registry).resolve(version)
+
+
+def traffic_of(version: str, registry: str, anyway: bool) -> Path:
+    """`bundle_of` a version that people are to meet.
+
+    Raises:
+        InvalidInput: the gate holds it back, nobody promoted it since, and it is not asked for `anyway`.
+    """
+    if (Path(version) / "manifest.json").is_file() or anyway:
+        return bundle_of(version, registry)
+    from longtail.registry import CHAMPION, Registry
+
+    found = Registry(registry).get(version)
+    if found.held and CHAMPION not in found.aliases:
+        raise InvalidInput(f"version {found.number} is {found.decision} (--anyway gives it traffic all the same)")
+    return bundle_of(version, registry)

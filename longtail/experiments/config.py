@@ -146,6 +146,8 @@ class Experiment(_Strict):
             )
         if self.guardrails or self.also:
             raise ValueError("interleaving says who ranks better, nothing else: leave out `guardrails` and `also`")
+        if self.looks != "once":
+            raise ValueError("interleaving is judged at its end: leave out `looks`")
         if self.metric.of != "count" or self.metric.event in ("impression", "any"):
             raise ValueError("interleaving credits events to items: `metric: clicks`, or another that counts events")
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.engine.in_process import engine_of, parts_of
+from tests.engine.opened import Opened
 from tests.serving.small_bundle import make, shop
 
 
@@ -26,3 +28,19 @@ def parts(bundle_folder, tmp_path_factory):
 @pytest.fixture
 def engine(parts):
     return engine_of(parts)
+
+
+@pytest.fixture
+def folders(bundle_folder, tmp_path) -> list[Path]:
+    """Three bundles of different versions; the third is corrupt."""
+    out = []
+    for name in ("a", "b", "corrupt"):
+        out.append(tmp_path / name)
+        shutil.copytree(bundle_folder, out[-1])
+    (out[2] / "fallback.json").write_text("{")
+    return out
+
+
+@pytest.fixture
+def opened(parts) -> Opened:
+    return Opened(parts)

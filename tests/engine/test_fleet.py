@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections import Counter
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,49 +13,7 @@ from longtail.engine.fleet import Fleet
 from longtail.engine.schema import Context, Instance
 from longtail.errors import InvalidBundle
 from longtail.metrics import BUNDLE_REFUSED
-from tests.engine.in_process import dead, engine_of
-
-
-@pytest.fixture
-def folders(bundle_folder, tmp_path) -> list[Path]:
-    """Three bundles of different versions; the third is corrupt."""
-    out = []
-    for name in ("a", "b", "corrupt"):
-        out.append(tmp_path / name)
-        shutil.copytree(bundle_folder, out[-1])
-    (out[2] / "fallback.json").write_text("{")
-    return out
-
-
-class Opened:
-    """Opens bundles with hops in this process, remembers what was closed, and can stall or kill the hops."""
-
-    def __init__(self, parts) -> None:
-        self.parts, self.closed = parts, list[str]()
-        self.hold: asyncio.Event | None = None
-        self.dead: set[str] = set()
-
-    def __call__(self, folder: Path, variant: str):
-        if folder.name == "corrupt":
-            raise InvalidBundle(f"{folder}/fallback.json was altered")
-        bundle, people, retrieve, score = self.parts
-        bundle = replace(bundle, folder=folder, manifest=replace(bundle.manifest, version=folder.name))
-
-        async def held(requests, ask):
-            if self.hold is not None:
-                await self.hold.wait()
-            return await (dead() if folder.name in self.dead else retrieve(requests, ask))
-
-        async def close() -> None:
-            self.closed.append(folder.name)
-
-        held.close = close
-        return engine_of((bundle, people, held, score), variant=variant)
-
-
-@pytest.fixture
-def opened(parts) -> Opened:
-    return Opened(parts)
+from tests.engine.opened import Opened
 
 
 def two(folders, share: float = 0.3) -> Deployment:

@@ -14,8 +14,10 @@ import pytest
 import xgboost
 
 from longtail import steps
+from longtail.cli.serving import traffic_of
 from longtail.engine.impressions import ImpressionLog, read_impressions
 from longtail.engine.ranker_repository import write_repository
+from longtail.errors import InvalidInput
 from longtail.registry import Registry
 from tests.engine.in_process import PATIENT, ask, engine_of, parts_of
 from tests.registry.test_registry import write_bundle
@@ -61,7 +63,12 @@ def test_a_version_that_is_held_back_takes_no_role_until_it_is_promoted_by_hand(
     assert version.aliases == () and version.decision == "held back: it may be worse"
     again = registry.register(tmp_path / "b", {"ndcg@10": 0.9}, {}, "", "")
     assert (again.number, again.aliases) == (2, ()), "registering it again does not free it"
+    where = str(tmp_path / "mlflow")
+    with pytest.raises(InvalidInput, match=r"version 2 is held back: it may be worse \(--anyway gives it traffic"):
+        traffic_of("2", where, anyway=False)
+    assert traffic_of("2", where, anyway=True) == registry.resolve(2)
     assert registry.promote(2).aliases == ("champion",)
+    assert traffic_of("2", where, anyway=False) == registry.resolve(2)
 
 
 @pytest.mark.slow
