@@ -138,7 +138,7 @@ class Triton:
     def _change(self, name: str, verb: str) -> bool:
         url = f"http://{LOOPBACK}:{self.http_port}/v2/repository/models/{name}/{verb}"
         try:
-            urllib.request.urlopen(urllib.request.Request(url, b"{}"), timeout=20).close()
+            urllib.request.urlopen(urllib.request.Request(url, b"{}"), timeout=CHANGE_S).close()
         except OSError:
             return False
         return True
