@@ -23,6 +23,8 @@ from serving.process import LOOPBACK, free_port, spawn, stop, tail, wait_until
 
 SHARED_MEMORY = Path("/dev/shm")
 STUB = "triton_python_backend_stub"
+# A model that loads on a busy machine takes half a minute; giving up earlier would take its files from under it.
+CHANGE_S = 60.0
 
 
 class Triton:
