@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from longtail.datasets.remote import fetching
 from longtail.errors import InvalidInput
 from longtail.events import Shop
 from longtail.ranking.returns import return_rates
@@ -43,6 +44,7 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+@fetching("source", "mapping")
 def ingest(
     reader: str, source: str, out: Path, key_file: str = "", mapping: str = "", max_bad_share: float = 0.05
 ) -> Figures:
@@ -241,6 +243,7 @@ def _frontiers(data: TrainingSet, stage: Stage, booster: xgb.Booster, start: int
     ]
 
 
+@fetching("surfaces", "impressions")
 def off_policy(
     shop: Path, features: Path, candidates: Path, ranker: Path, evaluation: Path, out: Path, registry: str,
     config: TrainingConfig, surfaces: str = "", impressions: str = "", margin: float = 0.05,
@@ -281,6 +284,7 @@ def off_policy(
     return {"passed": verdict["passed"], "reason": verdict["reason"]}
 
 
+@fetching("surfaces")
 def register(
     shop: Path, features: Path, index: Path, candidates: Path, ranker: Path, evaluation: Path, out: Path,
     registry: str, config: TrainingConfig, surfaces: str = "", metric: str = "ndcg@10", margin: float = 0.0,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 from kfp import dsl, kubernetes
 from kfp.dsl.pipeline_context import Pipeline
 
-from pipelines.platform import Platform, Step
+from components.deploy.component import deploy
+from pipelines.platform import Deploy, Platform, Step
 
 
 def placed(pipeline: Any, platform: Platform) -> Any:
@@ -18,12 +20,22 @@ def placed(pipeline: Any, platform: Platform) -> Any:
     @functools.wraps(traced)
     def on_platform(*args: Any, **kwargs: Any) -> Any:
         outputs = traced(*args, **kwargs)
+        if platform.deploy is not None and "register" in Pipeline.get_default_pipeline().tasks:
+            registry = inspect.signature(traced).bind(*args, **kwargs).arguments["registry"]
+            _deploy(registry, platform.deploy)
         tasks = Pipeline.get_default_pipeline().tasks
         for name, task in tasks.items():
             place(task, platform.of(name), platform)
         return outputs
 
     return dsl.pipeline(name=pipeline.name, description=pipeline.description)(on_platform)
+
+
+def _deploy(registry: Any, wanted: Deploy) -> None:
+    """A last step that puts the champion in front of people, whoever that is after this run."""
+    task = deploy(registry=registry, version="champion", variant="champion", share=0.0, **wanted.model_dump())
+    task.after(Pipeline.get_default_pipeline().tasks["register"])
+    task.set_caching_options(False)
 
 
 def place(task: dsl.PipelineTask, step: Step, platform: Platform) -> None:

@@ -117,9 +117,7 @@ class Deploy(_Strict):
     """With this section a training run ends by putting the champion in front of people (see `components/deploy`)."""
 
     namespace: Name
-    recommender: Name = "recommender"
-    retriever: Name = "retriever"
-    deployment: Name = "longtail-deployment"
+    release: Name = "longtail"
     storage: str = ""
     url: str = ""
     timeout_s: int = Field(default=1800, ge=1)

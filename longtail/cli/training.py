@@ -25,8 +25,11 @@ def train(
         Path | None, typer.Option(help="YAML file with the training configuration; what it leaves out is default.")
     ] = None,
     objective: Annotated[
-        str | None, typer.Option(help="What lists are for: clicks, conversion, revenue, net_revenue (less what "
-                                      "comes back) or margin. A mix of several stands in the configuration file.")
+        str | None,
+        typer.Option(
+            help="What lists are for: clicks, conversion, revenue, net_revenue (less what "
+            "comes back) or margin. A mix of several stands in the configuration file."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     surfaces: Annotated[Path | None, typer.Option(help="YAML file with the surfaces and their rules.")] = None,

@@ -207,6 +207,14 @@ class Registry:
             return None
         return Path(self.client.download_artifacts(run_id, name))
 
+    def storage_uri(self, reference: str | int) -> str:
+        """Where the files of a version's bundle lie, as the tracking server names the place.
+
+        It is `mlflow-artifacts:/...` where that server hands artifacts through, else what it was started with, such as
+        `s3://...`, or a `file://` address.
+        """
+        return self.client.get_model_version_download_uri(MODEL, str(self.get(reference).number))
+
     def _log_run(
         self,
         bundle: Path,

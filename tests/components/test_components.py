@@ -25,6 +25,7 @@ STEPS = (
     "warm_two_tower",
     "warm_candidates",
     "warm_ranker",
+    "deploy",
 )
 
 
@@ -44,7 +45,9 @@ def test_the_body_only_calls_the_library(step):
     assert len(body) <= 10
     assert body[-1].end_lineno - body[0].lineno < 20
     imported = {n.module for n in ast.walk(function) if isinstance(n, ast.ImportFrom)}
-    assert imported <= {"longtail", "longtail.training", "pathlib"}, imported
+    # the one step that changes a cluster has its logic beside it: longtail knows no Kubernetes
+    beside = {"components.deploy.rollout"} if step == "deploy" else {"longtail", "longtail.training"}
+    assert imported <= beside | {"pathlib"}, imported
     assert not [n for n in ast.walk(function) if isinstance(n, ast.For | ast.While | ast.If | ast.Try)]
 
 

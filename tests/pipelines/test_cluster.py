@@ -103,8 +103,8 @@ def test_status_shows_the_newest_run_by_step_and_its_exit_code_the_outcome(tmp_p
         lines = longtail(server, "status", code=3, home=tmp_path).splitlines()
         assert lines[0].split() == ["ingest", "succeeded", "120", "s"]
         assert lines[1].split() == ["build-features", "running"]
-        assert [line.split()[1] for line in lines[2:9]] == ["waiting"] * 7 and "driver" not in " ".join(lines)
-        assert lines[9].startswith(f"run {run} (training ") and lines[9].endswith("): running")
+        assert [line.split()[1] for line in lines[2:10]] == ["waiting"] * 8 and "driver" not in " ".join(lines)
+        assert lines[10].startswith(f"run {run} (training ") and lines[10].endswith("): running")
         server.progress = [{"state": "FAILED"} | details(task("ingest", "FAILED", 1, 2, "exit code 2"))]
         told = json.loads(longtail(server, "status", run, "--json", code=1, home=tmp_path))
         assert told["state"] == "FAILED"

@@ -18,7 +18,11 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "platform.example.yaml"
 @pytest.fixture(scope="module")
 def compiled() -> tuple[dict, dict]:
     """The training pipeline and its Kubernetes settings, under the example, as kfp's own types read them."""
-    pipeline, platform = yaml.safe_load_all(compiling.compiled("training", Platform.load(EXAMPLE)))
+    return read("training")
+
+
+def read(name: str) -> tuple[dict, dict]:
+    pipeline, platform = yaml.safe_load_all(compiling.compiled(name, Platform.load(EXAMPLE)))
     json_format.ParseDict(pipeline, PipelineSpec())
     json_format.ParseDict(platform, PlatformSpec())
     return pipeline, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -50,7 +54,7 @@ def test_the_gpu_step_asks_for_its_gpu_and_goes_where_gpus_are(compiled):
 
 def test_every_other_step_gets_the_defaults_and_no_gpu(compiled):
     steps = [name.removeprefix("exec-") for name in compiled[1]]
-    assert len(steps) == 9
+    assert len(steps) == 10
     for step in set(steps) - {"train-two-tower"}:
         assert container(compiled, step)["image"].endswith("longtail-pipelines:0.1.0")
         assert "accelerator" not in container(compiled, step)["resources"]
@@ -82,7 +86,29 @@ def test_failed_steps_are_tried_again_later_and_later_unless_they_say_not(compil
 def test_what_reads_or_writes_outside_the_artifacts_is_never_taken_from_the_cache(compiled):
     tasks = compiled[0]["root"]["dag"]["tasks"]
     cached = {name: task["cachingOptions"].get("enableCache", False) for name, task in tasks.items()}
-    assert [name for name, on in cached.items() if not on] == ["ingest", "off-policy", "register"]
+    assert sorted(name for name, on in cached.items() if not on) == ["deploy", "ingest", "off-policy", "register"]
+
+
+def test_a_run_ends_by_putting_the_champion_in_front_of_people_where_the_file_says_so(compiled):
+    task = compiled[0]["root"]["dag"]["tasks"]["deploy"]
+    assert task["dependentTasks"] == ["register"]
+    given = task["inputs"]["parameters"]
+    assert given["registry"] == {"componentInputParameter": "registry"}
+    constants = {name: value["runtimeValue"]["constant"] for name, value in given.items() if name != "registry"}
+    assert constants == {
+        "version": "champion", "variant": "champion", "share": 0, "namespace": "shop", "release": "longtail",
+        "storage": "mlflow-artifacts:/=s3://recommender/mlflow", "url": "", "timeout_s": 1800,
+    }  # fmt: skip
+    assert "comp-deploy" not in compiling.compiled("training")
+
+
+def test_every_pipeline_compiles_for_a_platform_with_its_gpu_step():
+    gpus = {
+        name: [step for step, executor in read(name)[0]["deploymentSpec"]["executors"].items()
+               if "accelerator" in executor["container"]["resources"]]
+        for name in compiling.PIPELINES
+    }  # fmt: skip
+    assert gpus == {"training": ["exec-train-two-tower"], "incremental": ["exec-warm-two-tower"], "deploy": []}
 
 
 def test_compiling_for_a_platform_leaves_the_committed_pipeline_as_it_is(compiled):
