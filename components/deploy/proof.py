@@ -63,12 +63,12 @@ OTHER = "another variant answered"
 def _wrong(url: str, wanted: Wanted | None) -> str:
     try:
         answer = ask(url)
+        if wanted is not None and answer["variant"] != wanted.variant:
+            return OTHER
         if not answer["items"]:
             return "a list was empty"
         if answer["level"] != "full":
             return f"a list was {answer['level']} ({answer.get('cause') or 'no cause given'})"
-        if wanted is not None and answer["variant"] != wanted.variant:
-            return OTHER
         if wanted is not None and answer["model_version"] != wanted.version:
             return f"{wanted.variant} still answers with {answer['model_version']}"
     except (OSError, HTTPException, ValueError, LookupError) as error:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from components.deploy.proof import Wanted, prove
 from components.deploy.release import BEFORE, DEPLOYED, FILE, Release, Storage
 from components.deploy.storage import Place, needed, visible
@@ -94,7 +92,7 @@ def roll_out(
     before = annotations.get(BEFORE, text)
     deployed = {DEPLOYED: annotations[DEPLOYED]} if DEPLOYED in annotations else {}
     served = parse_yaml(before, Deployment, f"{FILE} of {release.name}-deployment")
-    after = file_of(with_variant(served, variant, place, share))
+    after = with_variant(served, variant, place, share).text
     storage = release.storage()
     if text == before and parse_yaml(text, Deployment) == parse_yaml(after, Deployment):
         say(f"{variant} serves version {number} already")
@@ -120,25 +118,21 @@ def with_variant(deployment: Deployment, name: str, place: Place, share: float) 
     """The deployment with another bundle for a variant; a new one takes its share from the first.
 
     Raises:
-        InvalidInput: the first variant has no such share to give.
+        InvalidInput: the first variant has no such share to give, or experiments run beside it.
     """
     variants = dict(deployment.variants)
     first = next(iter(variants))
     if name in variants:
         variants[name] = Variant(bundle=place.folder, share=variants[name].share)
+    elif deployment.experiments:
+        raise InvalidInput(f"experiments run beside {first}: make {name} a variant of one")
     else:
         left = variants[first].share - share
         if not 0 <= share <= 1 or left < 0:
             raise InvalidInput(f"share={share}: {first} has {variants[first].share:g} to give")
-        variants[first] = Variant(bundle=variants[first].bundle, share=left)
+        variants[first] = Variant(bundle=variants[first].bundle, share=round(left, 9))
         variants[name] = Variant(bundle=place.folder, share=share)
-    return Deployment(variants=variants)
-
-
-def file_of(deployment: Deployment) -> str:
-    """The deployment file as text."""
-    raw = {name: {"bundle": str(v.bundle), "share": round(v.share, 9)} for name, v in deployment.variants.items()}
-    return yaml.safe_dump({"variants": raw}, sort_keys=False)
+    return deployment.model_copy(update={"variants": variants})
 
 
 def _stage(

@@ -123,14 +123,19 @@ class Deployment(_Strict):
 
     def save(self, path: Path | str) -> None:
         """Write the file atomically: a watch sees the old one or the new one, never half of one."""
-        path, raw = Path(path), self._plain()
+        path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         with beside.open("w", encoding="utf-8") as file:
-            yaml.safe_dump(raw, file, sort_keys=False, allow_unicode=True)
+            file.write(self.text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+
+    @property
+    def text(self) -> str:
+        """The deployment file."""
+        return yaml.safe_dump(self._plain(), sort_keys=False, allow_unicode=True)
 
     @property
     def fingerprint(self) -> str:

@@ -13,10 +13,11 @@ import yaml
 
 from components.deploy.proof import Wanted
 from components.deploy.release import BEFORE, DEPLOYED, FILE, Release
-from components.deploy.rollout import NotDeployed, Patience, file_of, roll_out, with_variant
+from components.deploy.rollout import NotDeployed, Patience, roll_out, with_variant
 from components.deploy.storage import Place, visible
 from longtail.engine.deployment import Deployment, Variant
 from longtail.errors import InvalidInput, Unavailable
+from longtail.yaml_model import parse_yaml
 from tests.components.recommender_stand_in import recommender
 
 OLD, NEW, OTHER = (Place.of(f"s3://models/{name}") for name in ("old", "new", "other"))
@@ -43,7 +44,7 @@ class World(Release):
         bundles = {n: Variant(bundle=place.folder, share=share) for n, place, share in variants}
         uris = [dict(place.entry) for _, place, _ in variants]
         storage = {"shop-retriever": {"predictor": uris}, "shop-recommender": {"predictor": uris, "transformer": uris}}
-        file = file_of(Deployment(variants=bundles))
+        file = Deployment(variants=bundles).text
         state = {
             "file": file,
             "annotations": {},
@@ -262,6 +263,25 @@ def test_the_registry_s_address_becomes_the_pods_address():
         visible("gs://b/1", "mlflow-artifacts:/=s3://b/m")
     with pytest.raises(InvalidInput, match="write PREFIX=ADDRESS"):
         visible("gs://b/1", "s3://b")
+
+
+EXPERIMENT = """variants: {champion: {bundle: /mnt/models/a, share: 1}}
+experiments:
+  ranker-v2:
+    salt: s
+    slots: [[0, 100]]
+    variants: {control: {share: 0.5}, treatment: {share: 0.5, bundle: /mnt/models/b}}
+holdout: 0.05
+"""
+
+
+def test_an_experiment_goes_on_when_the_champion_changes():
+    before = parse_yaml(EXPERIMENT, Deployment)
+    after = parse_yaml(with_variant(before, "champion", NEW, 0.0).text, Deployment)
+    assert (after.experiments, after.holdout) == (before.experiments, 0.05)
+    assert after.bundles == [NEW.folder, Path("/mnt/models/b")]
+    with pytest.raises(InvalidInput, match="experiments run beside champion: make challenger a variant of one"):
+        with_variant(before, "challenger", NEW, 0.1)
 
 
 def test_variants_that_are_not_touched_keep_their_bundles():
