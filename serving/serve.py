@@ -3,10 +3,12 @@
 import argparse
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from longtail.cli.terminal import one_line_errors
 from longtail.engine.deployment import Deployment, DeploymentWatch
+from longtail.errors import InvalidInput
 from serving.collector.local import LocalCollector
 from serving.local import DEPLOYMENT, LocalServing
 
@@ -30,6 +32,26 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
+def resumed(deployment: Deployment, file: Path, say: Callable[[str], None]) -> Deployment:
+    """The deployment with the experiments and the holdout of the last one that was served here.
+
+    Raises:
+        InvalidInput: experiments ran, and this has several variants.
+    """
+    try:
+        before = DeploymentWatch(file).first()
+    except InvalidInput:
+        return deployment
+    for name, placed in before.experiments.items():
+        gone = [str(bundle) for bundle in placed.bundles if not (bundle / "manifest.json").is_file()]
+        if gone:
+            say(f"experiment {name} does not go on: there is no bundle in {', '.join(gone)}")
+            before = before.without(name)
+        else:
+            say(f"experiment {name} goes on")
+    return deployment.beside(before)
+
+
 def main(given: list[str] | None = None) -> None:
     """Serve until told to stop, then end every server."""
     args = arguments(given)
@@ -40,11 +62,7 @@ def main(given: list[str] | None = None) -> None:
         if args.events_port is not None:
             collector = LocalCollector(args.state, args.pseudonym_key, args.events_port)
         extra = [word for name in PASSED_ON if getattr(args, name) for word in (f"--{name}", getattr(args, name))]
-        deployment = Deployment.of(args.bundle, args.challenger, args.share)
-        before = DeploymentWatch(args.state / DEPLOYMENT).accepted
-        if before is not None and before.experiments:
-            deployment = deployment.beside(before)
-            say(f"experiments go on: {', '.join(before.experiments)}")
+        deployment = resumed(Deployment.of(args.bundle, args.challenger, args.share), args.state / DEPLOYMENT, say)
         serving = LocalServing(
             deployment,
             args.state,

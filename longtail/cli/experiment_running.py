@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from longtail.experiments.config import Experiment
 
 NameArgument = Annotated[str, typer.Argument(help="The experiment's name.", show_default=False)]
+IntoOption = Annotated[
+    Path | None, typer.Option(help="Change this deployment file instead, such as a cluster's, and ask no servers.")
+]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds to wait until the servers have taken it.")]
 
 
@@ -36,6 +39,7 @@ def start(
     registry: RegistryOption = DEFAULT_REGISTRY,
     state: StateOption = DEFAULT_STATE,
     url: UrlOption = DEFAULT_URL,
+    into: IntoOption = None,
     anyway: AnywayOption = False,
     timeout_s: TimeoutOption = 180.0,
 ) -> None:
@@ -46,15 +50,18 @@ def start(
 
     experiment, now = Experiment.load(file), running.utc_now()
     running.can_run(experiment, now)
-    folder, deployment = state / "experiments" / experiment.name, _deployment(state)
+    folder, deployment = state / "experiments" / experiment.name, _deployment(state, into)
     if (folder / running.RECORD).is_file() or experiment.name in deployment.experiments:
         raise InvalidInput(f"there was an experiment {experiment.name} already: give this one another name")
     if len(deployment.variants) > 1:
         raise InvalidInput("several variants serve by share: `longtail deploy` one, and name the other in the file")
     named = {n: v.bundle for n, v in experiment.variants.items() if v.bundle}
-    bundles = {n: traffic_of(bundle, registry, anyway).resolve() for n, bundle in named.items()}
-    for bundle in bundles.values():
-        verify(bundle)
+    if into is not None and all(Path(bundle).is_absolute() for bundle in named.values()):
+        bundles = {n: Path(bundle) for n, bundle in named.items()}  # folders of the servers' machines
+    else:
+        bundles = {n: traffic_of(bundle, registry, anyway).resolve() for n, bundle in named.items()}
+        for bundle in bundles.values():
+            verify(bundle)
     placed = running.placed(experiment, bundles, file.parent, deployment.experiments)
     holdout = max(deployment.holdout, experiment.holdout)
     if holdout > deployment.holdout and deployment.experiments:
@@ -64,7 +71,7 @@ def start(
         )
     about = {"experiment": experiment.name, "bundles": bundles, "allocation": experiment.allocation}
     with AuditLog.of(state).recording("experiment_start", about):
-        _put(deployment.running(experiment.name, placed, holdout), state, url, timeout_s)
+        _put(deployment.running(experiment.name, placed, holdout), state, into, url, timeout_s)
         running.save(folder, running.begun(experiment.name, placed, experiment.allocation, now), file)
     typer.echo(_told(experiment.name, experiment.allocation, experiment))
 
@@ -74,20 +81,21 @@ def ramp(
     allocation: Annotated[float, typer.Argument(help="Share of the layer from now on, such as 0.5.")],
     state: StateOption = DEFAULT_STATE,
     url: UrlOption = DEFAULT_URL,
+    into: IntoOption = None,
     timeout_s: TimeoutOption = 180.0,
 ) -> None:
     """Let more people in; nobody who is in changes variant."""
     from longtail.experiments import running
 
-    folder, deployment = state / "experiments" / name, _deployment(state)
+    folder, deployment = state / "experiments" / name, _deployment(state, into)
     experiment, record = running.load(folder)
     if record.stopped:
         raise InvalidInput(f"{name} was stopped on {record.stopped:%Y-%m-%d %H:%M}: start another experiment")
     if name not in deployment.experiments:
-        raise InvalidInput(f"{state / DEPLOYMENT} does not have {name}: stop it, and start another experiment")
+        raise InvalidInput(f"{into or state / DEPLOYMENT} does not have {name}: stop it, and start another experiment")
     placed = running.ramped(name, allocation, deployment.experiments)
     with AuditLog.of(state).recording("experiment_ramp", {"experiment": name, "allocation": allocation}):
-        _put(deployment.running(name, placed, deployment.holdout), state, url, timeout_s)
+        _put(deployment.running(name, placed, deployment.holdout), state, into, url, timeout_s)
         running.save(folder, record.ramped(placed, allocation, running.utc_now()))
     typer.echo(_told(name, allocation, experiment))
 
@@ -98,12 +106,13 @@ def stop(
     variant: Annotated[str, typer.Option(help="Which one, where there are several treatments.")] = "",
     state: StateOption = DEFAULT_STATE,
     url: UrlOption = DEFAULT_URL,
+    into: IntoOption = None,
     timeout_s: TimeoutOption = 180.0,
 ) -> None:
     """End an experiment: its people meet what serves the others again, or, with --ship, all meet its treatment."""
     from longtail.experiments import running
 
-    folder, deployment = state / "experiments" / name, _deployment(state)
+    folder, deployment = state / "experiments" / name, _deployment(state, into)
     experiment, record = running.load(folder)
     shipped = _shipped(experiment, variant) if ship else ""
     record = record.stop(shipped, running.utc_now())
@@ -112,7 +121,7 @@ def stop(
     about = {"experiment": name, "shipped": shipped, "bundle": bundle}
     with AuditLog.of(state).recording("experiment_stop", about):
         if placed is not None:
-            _put(deployment.without(name).serving(bundle), state, url, timeout_s)
+            _put(deployment.without(name).serving(bundle), state, into, url, timeout_s)
         running.save(folder, record)
     typer.echo(f"{name} has ended; {shipped or 'what served beside it'} serves everybody")
 
@@ -126,9 +135,11 @@ def _shipped(experiment: "Experiment", variant: str) -> str:
     chosen = variant or (experiment.treatments[0] if len(experiment.treatments) == 1 else "")
     if chosen not in experiment.treatments:
         raise InvalidInput(f"name the --variant to ship: {', '.join(experiment.treatments)}")
-    if experiment.variants[chosen].bundle is None:
+    it = experiment.variants[chosen]
+    if it.surfaces is not None or it.rules is not None:
         raise InvalidInput(
-            f"{chosen} is no bundle: write its rules into the servers' surfaces file, then stop without --ship"
+            f"{chosen} has rules or surfaces of its own: write them into the servers' surfaces file, "
+            "`longtail deploy` its bundle where it has one, and stop without --ship"
         )
     return chosen
 
@@ -157,18 +168,22 @@ def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> N
             typer.echo(f"{record.name}: runs {since} for {people}, until {experiment.dates.end}")
 
 
-def _deployment(state: Path) -> "Deployment":
+def _deployment(state: Path, into: Path | None = None) -> "Deployment":
     from longtail.engine.deployment import Deployment
 
-    file = state / DEPLOYMENT
-    if not file.is_file():
+    file = into or state / DEPLOYMENT
+    if into is None and not file.is_file():
         raise InvalidInput(f"{file} does not exist: name the --state folder of a running `longtail serve`")
     return Deployment.load(file)
 
 
-def _put(new: "Deployment", state: Path, url: str, timeout_s: float) -> None:
+def _put(new: "Deployment", state: Path, into: Path | None, url: str, timeout_s: float) -> None:
     """Hand a deployment to the servers and wait; where they refuse, the file is put back as it was."""
     from longtail.engine.deployment import Deployment
+
+    if into is not None:
+        new.save(into)
+        return
 
     old, before = _deployment(state), serving(url)
     new.save(state / DEPLOYMENT)

@@ -6,6 +6,8 @@ import pytest
 
 from longtail.engine.deployment import Deployment, DeploymentWatch
 from longtail.errors import InvalidInput
+from longtail.experiments.placed import Placed
+from serving.serve import resumed
 
 TWO = """variants:
   champion:   {bundle: /bundles/a, share: 0.9}
@@ -21,6 +23,27 @@ def test_a_file_is_read_and_written_back_the_same(tmp_path):
     read.save(file)
     assert Deployment.load(file) == read
     assert [p.name for p in tmp_path.iterdir()] == ["deployment.yaml"]
+
+
+def test_a_server_that_starts_again_goes_on_with_its_experiments(tmp_path):
+    file, new = tmp_path / "deployment.yaml", tmp_path / "new"
+    new.mkdir()
+    (new / "manifest.json").write_text("{}")
+    running = {
+        name: Placed(
+            layer=name, salt=name, slots=((0, 9),), variants={"a": {"share": 0.5}, "b": {"share": 0.5, **more}}
+        )
+        for name, more in (("ranker", {"bundle": new}), ("rules", {"rules": {"caps": {"brand": 1}}}))
+    }
+    plain = Deployment.single(tmp_path / "old")
+    plain.model_copy(update={"experiments": running, "holdout": 0.02}).save(file)
+    said: list[str] = []
+    found = resumed(Deployment.single(tmp_path / "other"), file, said.append)
+    assert found.experiments == running and found.holdout == 0.02 and found.bundles == [tmp_path / "other", new]
+    (new / "manifest.json").unlink()
+    assert list(resumed(plain, file, said.append).experiments) == ["rules"]
+    assert "ranker does not go on" in said[2] and said[3] == "experiment rules goes on"
+    assert resumed(plain, tmp_path / "nothing.yaml", said.append) == plain
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,20 @@ def test_what_cannot_run_is_refused_in_one_line(servers, tmp_path):
     assert list(servers.taken.experiments) == ["ranker"]
 
 
+def test_a_deployment_file_of_other_machines_is_changed_in_place(servers, tmp_path):
+    cluster, file = tmp_path / "cluster.yaml", tmp_path / "experiment.yaml"
+    cluster.write_text("variants: {champion: {bundle: /mnt/models/a, share: 1}}")
+    file.write_text(TEXT.replace("BUNDLE", "/mnt/models/b"))
+    assert run(servers, "start", file, "--into", cluster).exit_code == 0
+    assert run(servers, "ramp", "ranker", 0.5, "--into", cluster).exit_code == 0
+    found = Deployment.load(cluster)
+    assert [str(b) for b in found.bundles] == ["/mnt/models/a", "/mnt/models/b"] and found.holdout == 0.05
+    assert sum(high - low for low, high in found.experiments["ranker"].slots) == 5_000
+    assert servers.taken == Deployment.single(tmp_path / "old")
+    assert run(servers, "stop", "ranker", "--into", cluster).exit_code == 0
+    assert not Deployment.load(cluster).experiments
+
+
 def test_an_experiment_that_is_over_cannot_start():
     text = TEXT.replace("start: 2026-03-01, end: 2099-03-15", "start: 2026-02-01, end: 2026-03-01")
     with pytest.raises(InvalidInput, match="it ended on 2026-03-01"):
