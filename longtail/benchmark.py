@@ -152,8 +152,9 @@ def train_tower(data: TrainingSet, folder: Path) -> CandidateSource:
     from longtail.retrieval.two_tower import TwoTower
     from longtail.retrieval.two_tower_training import train_two_tower
 
-    past = data.positives.before(data.stamps[-1])
-    train_two_tower(past, data.shop.catalogue, data.shop.segment, data.config.two_tower, folder, data.config.seed)
+    past, importance = data.past(data.stamps[-1])
+    shop, config = data.shop, data.config
+    train_two_tower(past, shop.catalogue, shop.segment, config.two_tower, folder, config.seed, importance=importance)
     return TwoTower.load(folder)
 
 

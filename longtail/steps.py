@@ -86,9 +86,11 @@ def train_two_tower(shop: Path, out: Path, config: TrainingConfig) -> Figures:
     from longtail.retrieval.two_tower_training import train_two_tower as train
 
     data = load(shop, config)
-    past = data.positives.before(data.stamps[-1])
+    past, importance = data.past(data.stamps[-1])
     names = data.shop.segments.tolist()
-    figures = train(past, data.shop.catalogue, data.shop.segment, config.two_tower, out, config.seed, names)
+    figures = train(
+        past, data.shop.catalogue, data.shop.segment, config.two_tower, out, config.seed, names, importance=importance
+    )
     say(f"two-tower: {figures['epochs']} epochs, validation ndcg {figures['validation_ndcg']:.4f}")
     return figures
 

@@ -64,12 +64,12 @@ def warm_two_tower(shop: Path, champion: Path, out: Path, config: TrainingConfig
 
     settings, warm = _settings(config, _checked(action)), WarmStart.load(champion)
     data = load(shop, settings)
-    past = data.positives.before(data.stamps[-1])
+    past, importance = data.past(data.stamps[-1])
     more = settings.incremental
     epochs = more.tower_epochs if action == "incremental" else 0
     tower = replace(settings.two_tower, epochs=epochs, learning_rate=settings.two_tower.learning_rate * more.tower_rate)
     names = data.shop.segments.tolist()
-    figures = train(past, data.shop.catalogue, data.shop.segment, tower, out, settings.seed, names, warm)
+    figures = train(past, data.shop.catalogue, data.shop.segment, tower, out, settings.seed, names, warm, importance)
     if not epochs:
         say(f"two-tower: the champion's, for {figures['items']} items")
     else:

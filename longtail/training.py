@@ -123,6 +123,11 @@ class TrainingSet:
             limit or c.requests, c.seed, c.history, c.known_only, self.impressions(start, stop),
         )  # fmt: skip
 
+    def past(self, time: int) -> tuple[Log, np.ndarray]:
+        """What showed interest before `time`, and the weight float32 [N] of each event for the place it came from."""
+        before = self.positives.time < time
+        return self.positives.select(before), self.weight[before].astype(np.float32)
+
     def impressions(self, start: int, stop: int) -> Log | None:
         """What was on show in lists in [start, stop); None when the log says nothing of it."""
         log = self.shop.log

@@ -51,7 +51,6 @@ class TwoTowerConfig:
     in_batch_negatives: int = 1024
     uniform_negatives: int = 1024
     strength_power: float = 0.5  # weight of a target = event strength to this power
-    propensity_floor: float = 0.0  # > 0: weight also by 1 / max(propensity, floor) where it was logged
     half_life_days: float = 0.0  # > 0: a target counts half as much for each such time before the log's end
     batch_targets: int = 3200
     learning_rate: float = 5e-3

@@ -43,7 +43,7 @@ class Trainer:
 
     def __init__(
         self, log: Log, catalogue: Catalogue, segment: np.ndarray, config: TwoTowerConfig, folder: Path, seed: int,
-        segments: Sequence[str] = (), warm: WarmStart | None = None,
+        segments: Sequence[str] = (), warm: WarmStart | None = None, importance: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         self.config, self.folder, self.seed = config, folder, seed
         self.catalogue, self.segment_names = catalogue, segments
@@ -51,7 +51,7 @@ class Trainer:
         as_of = int(log.time.max()) + 1
         self.as_of = as_of
         self.segments = max(int(segment.max(initial=-1)) + 1, len(segments))
-        self.sequences = Sequences(log, segment, config, seed, warm.until if warm else None)
+        self.sequences = Sequences(log, segment, config, seed, warm.until if warm else None, importance)
         # The words that were learned: others wait for the next training in full.
         self.vocabulary = warm.vocabulary if warm else ContentVocabulary.fit(catalogue, as_of, config.vocabulary)
         self.bag = self.vocabulary.bag(catalogue, as_of)
@@ -67,7 +67,7 @@ class Trainer:
         self.half = config.mixed_precision and (
             self.device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported())
         )
-        self.fingerprint = _fingerprint(log, config, seed, warm)
+        self.fingerprint = _fingerprint(log, config, seed, warm, importance)
         self.run = _Run(planned=self._planned(len(log)))
         self.best_weights: dict[str, torch.Tensor] = {}
         if warm is not None:
@@ -253,14 +253,15 @@ class Trainer:
 
 def train_two_tower(
     log: Log, catalogue: Catalogue, segment: np.ndarray, config: TwoTowerConfig, folder: Path, seed: int,
-    segments: Sequence[str] = (), warm: WarmStart | None = None,
+    segments: Sequence[str] = (), warm: WarmStart | None = None, importance: np.ndarray | None = None,
 ) -> dict:  # fmt: skip
     """Train on positives `log` and write user tower, item vectors, content vectors, index, weights and config.json.
 
-    `segment` int32 [n_users] (-1 unknown), whose codes `segments` names. A checkpoint in `folder` of the same data,
-    configuration and seed is gone on with. `warm` is a trained tower to start from: only histories that went on since
-    are learned from then, and with `epochs: 0` it is fitted to the catalogue and learns nothing. Returns figures:
-    epochs, validation_ndcg, seconds, index recall.
+    `segment` int32 [n_users] (-1 unknown), whose codes `segments` names. `importance` float32 [N]: how much each event
+    counts as a target, such as the inverse of the chance that its place was looked at. A checkpoint in `folder` of the
+    same data, configuration and seed is gone on with. `warm` is a trained tower to start from: only histories that went
+    on since are learned from then, and with `epochs: 0` it is fitted to the catalogue and learns nothing. Returns
+    figures: epochs, validation_ndcg, seconds, index recall.
 
     Raises:
         InvalidInput: there is nothing to learn from, or the index misses its recall.
@@ -269,7 +270,7 @@ def train_two_tower(
     folder.mkdir(parents=True, exist_ok=True)
     if not len(log) or log.n_items < 2:
         raise InvalidInput("the two-tower needs positive events of at least two items: import more events")
-    trainer = Trainer(log, catalogue, np.asarray(segment), config, folder, seed, segments, warm)
+    trainer = Trainer(log, catalogue, np.asarray(segment), config, folder, seed, segments, warm, importance)
     trainer.fit()
     return trainer.export()
 
@@ -280,11 +281,13 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _fingerprint(log: Log, config: TwoTowerConfig, seed: int, warm: WarmStart | None) -> str:
+def _fingerprint(
+    log: Log, config: TwoTowerConfig, seed: int, warm: WarmStart | None, importance: np.ndarray | None
+) -> str:
     digest = sha256(json.dumps([asdict(config), seed, log.n_users, log.n_items]).encode())
     for name, value in sorted(warm.weights.items()) if warm else ():
         digest.update(name.encode() + value.numpy().tobytes())
-    for array in (log.user, log.item, log.time, log.kind):
+    for array in (log.user, log.item, log.time, log.kind, *(() if importance is None else (importance,))):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

@@ -58,11 +58,13 @@ class Sequences:
 
     The last basket of `validation_users` users is held out: no training target, but what validation asks for. With
     `since` (microseconds) epochs hold only windows that end at or after it, and only what is that new is held out.
+    `importance` float32 [N] multiplies the weight of each event as a target.
     """
 
     def __init__(
-        self, log: Log, segment: np.ndarray, config: TwoTowerConfig, seed: int, since: int | None = None
-    ) -> None:
+        self, log: Log, segment: np.ndarray, config: TwoTowerConfig, seed: int, since: int | None = None,
+        importance: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
         self.log, self.config, self.seed, self.since = log, config, seed, since
         self.segment = np.asarray(segment, np.int64) + 1
         bounds = log.indptr()
@@ -83,11 +85,8 @@ class Sequences:
         self.user_stop[held] = self.basket_start[last[held]]
         self.held = np.sort(held)
         self.weight = np.maximum(log.strength, 1e-6) ** config.strength_power
-        if config.propensity_floor > 0:
-            known = np.isfinite(log.propensity)
-            inverse = 1 / np.maximum(np.where(known, log.propensity, 1), config.propensity_floor)
-            mean = inverse[known].mean() if known.any() else 1.0
-            self.weight = self.weight * np.where(known, inverse / mean, 1)
+        if importance is not None:
+            self.weight = self.weight * importance
         if config.half_life_days > 0:
             age = (log.time.max(initial=0) - log.time) / DAY_US
             self.weight = self.weight * np.exp2(-age / config.half_life_days)

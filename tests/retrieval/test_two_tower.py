@@ -281,3 +281,19 @@ def test_the_last_basket_of_held_out_people_is_never_a_target() -> None:
     trained = np.concatenate([b.target for e in range(3) for b in sequences.epoch(e)])
     assert len(held) == 10 and not np.isin(held, trained).any()
     assert len(np.unique(trained)) == 590
+
+
+def test_a_target_weighs_as_much_more_as_its_place_was_less_looked_at() -> None:
+    from longtail.retrieval.two_tower_windows import Sequences
+
+    log = replace(cyclic_log(users=20, length=6), item=np.arange(120, dtype=np.int32), n_items=120)
+    importance = np.linspace(0.5, 3, 120).astype(np.float32)
+
+    def weights(given: np.ndarray | None) -> dict[int, float]:
+        epoch = Sequences(log, np.zeros(20, np.int32), QUICK, 0, importance=given).epoch(0)
+        return {int(i): float(w) for b in epoch for i, w in zip(b.target, b.weight, strict=True)}
+
+    plain, weighed = weights(None), weights(importance)
+    assert weighed.keys() == plain.keys()
+    for item, weight in weighed.items():
+        assert weight == pytest.approx(plain[item] * importance[item], rel=1e-5)
