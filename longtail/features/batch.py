@@ -11,7 +11,7 @@ them on DuckDB and hands out arrays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -309,17 +309,28 @@ class Snapshots:
         return found
 
     def _query(self, view: str, stamp: int) -> dict[str, np.ndarray]:
-        tables = self._backend.table
         self._backend.con.register("stamps", pa.table({"bucket": np.array([(stamp - self._anchor) // DAY_US])}))
-        stamps = tables("stamps")
-        if view == "item":
-            expression = item_snapshot(tables("item_days"), tables("weights"), stamps)
-        elif view == "user":
-            expression = user_snapshot(tables("user_days"), tables("session_days"), stamps)
-        else:
-            expression = user_category_snapshot(tables("user_category_days"), stamps)
-        rows = self._backend.to_pyarrow(expression)
+        sql = _compiled((view, 0), self._backend, lambda: self._expression(view))
+        rows = self._backend.con.sql(sql).to_arrow_table()
         return {name: rows[name].to_numpy() for name in rows.column_names}
+
+    def _expression(self, view: str) -> Table:
+        tables = self._backend.table
+        if view == "item":
+            return item_snapshot(tables("item_days"), tables("weights"), tables("stamps"))
+        if view == "user":
+            return user_snapshot(tables("user_days"), tables("session_days"), tables("stamps"))
+        return user_category_snapshot(tables("user_category_days"), tables("stamps"))
+
+
+def _compiled(key: tuple[str, int], backend: BaseBackend, expression: Callable[[], Table]) -> str:
+    """DuckDB's SQL of an expression: the tables of every backend have one form, so each is compiled once."""
+    if key not in _SQL:
+        _SQL[key] = str(backend.compile(expression()))
+    return _SQL[key]
+
+
+_SQL: dict[tuple[str, int], str] = {}
 
 
 def _dense(rows: dict[str, np.ndarray], entity: str, names: dict[str, str], n: int) -> dict[str, np.ndarray]:
@@ -353,14 +364,18 @@ def snapshots(
     arrays = {name: getattr(log, name) for name in EVENT_COLUMNS if name != "category"}
     arrays["category"] = catalogue.category[log.item]
     backend.con.register("events", pa.table({name: arrays[name] for name in EVENT_COLUMNS}))
-    backend.create_table("coded", coded_events(backend.table("events"), anchor))
+
+    def keep(name: str, expression: Callable[[], Table]) -> None:
+        sql = _compiled((name, anchor), backend, expression)
+        backend.con.execute(f"CREATE TABLE {name} AS {sql}")
+
+    keep("coded", lambda: coded_events(backend.table("events"), anchor))
     backend.con.unregister("events")
-    coded = backend.table("coded")
     for name, days in (
         ("item_days", item_days), ("user_days", user_days), ("session_days", session_days),
         ("user_category_days", user_category_days),
     ):  # fmt: skip
-        backend.create_table(name, days(coded))
+        keep(name, lambda days=days: days(backend.table("coded")))  # type: ignore[misc]
     # Plain SQL and `register`: the statements that Ibis 12 writes for drops do not parse on DuckDB 2.0.
     backend.con.execute("DROP TABLE coded")
     backend.con.register("weights", pa.table(decay_weights()))
