@@ -12,7 +12,8 @@ from components.deploy.release import BEFORE, DEPLOYED, FILE, Release, Storage
 from components.deploy.storage import Place, needed, visible
 from longtail.engine.deployment import Deployment, Variant
 from longtail.errors import InvalidInput, LongtailError
-from longtail.registry import Registry
+from longtail.governance.audit import AuditLog
+from longtail.registry import CHAMPION, Registry
 from longtail.yaml_model import parse_yaml
 
 Say = Callable[[str], None]
@@ -60,17 +61,24 @@ def deploy_version(
         say: takes a line of progress.
 
     Raises:
-        InvalidInput: there is no such version or release, or pods cannot get at the bundle.
+        InvalidInput: there is no such version or release, it is held back, or pods cannot get at the bundle.
         NotDeployed: it failed; what served before serves again.
     """
     found = Registry(registry).get(version)
+    if found.held and CHAMPION not in found.aliases:
+        raise InvalidInput(f"version {found.number} is {found.decision}: `longtail registry promote` it by hand first")
     place = Place.of(visible(Registry(registry).storage_uri(found.number), storage))
     serving = Release.connect(release, namespace)
     address = url or f"http://{release}.{namespace}.svc"
-    roll_out(
-        serving, place, variant, share, Wanted(variant, found.bundle_version), str(found.number), address,
-        Patience(rollout_s=timeout_s), say,
-    )  # fmt: skip
+    about = {
+        "release": f"{namespace}/{release}", "versions": {variant: str(found.number)},
+        "bundles": {variant: found.bundle_version},
+    }  # fmt: skip
+    with AuditLog.of(registry).recording("deployment", about):
+        roll_out(
+            serving, place, variant, share, Wanted(variant, found.bundle_version), str(found.number), address,
+            Patience(rollout_s=timeout_s), say,
+        )  # fmt: skip
     return {"version": found.number, "bundle": found.bundle_version, "uri": place.uri}
 
 

@@ -13,12 +13,14 @@ import yaml
 
 from components.deploy.proof import Wanted
 from components.deploy.release import BEFORE, DEPLOYED, FILE, Release
-from components.deploy.rollout import NotDeployed, Patience, roll_out, with_variant
+from components.deploy.rollout import NotDeployed, Patience, deploy_version, roll_out, with_variant
 from components.deploy.storage import Place, visible
 from longtail.engine.deployment import Deployment, Variant
 from longtail.errors import InvalidInput, Unavailable
+from longtail.registry import Registry
 from longtail.yaml_model import parse_yaml
 from tests.components.recommender_stand_in import recommender
+from tests.registry.test_registry import write_bundle
 
 OLD, NEW, OTHER = (Place.of(f"s3://models/{name}") for name in ("old", "new", "other"))
 VERSIONS = {str(place.folder): name for place, name in ((OLD, "v-old"), (NEW, "v-new"), (OTHER, "v-other"))}
@@ -244,6 +246,19 @@ def test_a_killed_run_whose_version_is_bad_goes_back_to_what_served_before_it():
     with pytest.raises(NotDeployed, match="what served before serves again"):
         deploy(world, patience=HASTE)
     assert served(world) == {"champion": ("v-old", 1.0)}
+
+
+def test_a_version_that_the_gate_holds_back_needs_somebody_who_promotes_it(tmp_path):
+    registry = Registry(tmp_path / "mlflow")
+    for name, held in (("a", ""), ("b", "it may be worse")):
+        registry.register(write_bundle(tmp_path / name, name), {"ndcg@10": 0.2}, {}, "", "", held=held)
+    given = {"registry": str(tmp_path / "mlflow"), "version": "2", "variant": "champion", "share": 0.0}
+    where = {"namespace": "people", "release": "shop"}
+    with pytest.raises(InvalidInput, match=r"^version 2 is held back: it may be worse: `longtail registry promote` it"):
+        deploy_version(**given, **where)
+    registry.promote(2)
+    with pytest.raises(InvalidInput, match="pods cannot fetch file://"):  # the next thing that is wrong
+        deploy_version(**given, **where)
 
 
 def test_where_bundles_lie_in_pods():

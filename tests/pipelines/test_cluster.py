@@ -152,7 +152,7 @@ def test_waiting_ends_with_1_however_a_run_fails(state, capsys):
         ),
         (
             ["submit", "training", "--params", '{"reader": "shop", "source": "/data", "registry": "http://m"}'],
-            "source=/data lies on no volume of the platform file (mounted: /mnt/shop, /var/secrets/warehouse)",
+            "source=/data lies on no volume of the platform file (mounted: /mnt/audit, /mnt/shop, ",
         ),
         (
             ["submit", "training", "--params", '{"reader": "a", "source": "s3://a", "registry": "", "margin": "x"}'],
@@ -166,6 +166,20 @@ def test_a_mistake_is_one_line_before_the_server_hears_of_it(words, said, capsys
         cluster.main([*words, "--platform", str(EXAMPLE), "--host", server.url])
     assert ended.value.code == 2 and server.seen == []
     assert said in capsys.readouterr().err
+
+
+def test_a_registry_that_is_a_server_needs_a_file_for_what_is_decided(tmp_path, capsys):
+    (tmp_path / "platform.yaml").write_text(
+        "image: longtail-pipelines:1\ndefaults:\n  volumes: [{claim: c, mount: /mnt}]\n"
+    )
+    words = ["submit", "training", "--platform", str(tmp_path / "platform.yaml"), "--params"]
+    with kubeflow() as server:
+        for registry, code in (("http://mlflow", 2), ("/mnt/registry", 0)):
+            given = json.dumps({"reader": "shop", "source": "/mnt/shop", "registry": registry})
+            with pytest.raises(SystemExit) as ended:
+                cluster.main([*words, given, "--host", server.url])
+            assert ended.value.code == code
+    assert "the step register records what it decides: name a file on one of its volumes" in capsys.readouterr().err
 
 
 def test_what_the_server_refuses_is_told_in_its_own_words(tmp_path):

@@ -55,6 +55,7 @@ def test_the_gpu_step_asks_for_its_gpu_and_goes_where_gpus_are(compiled):
 def test_every_other_step_gets_the_defaults_and_no_gpu(compiled):
     steps = [name.removeprefix("exec-") for name in compiled[1]]
     assert len(steps) == 10
+    deciding = {"register", "deploy"}
     for step in set(steps) - {"train-two-tower"}:
         assert container(compiled, step)["image"].endswith("longtail-pipelines:0.1.0")
         assert "accelerator" not in container(compiled, step)["resources"]
@@ -62,11 +63,14 @@ def test_every_other_step_gets_the_defaults_and_no_gpu(compiled):
         assert dict(config.node_selector.labels) == {"pool": "batch"}
         assert [(t.key, t.value) for t in config.tolerations] == [("batch", "true")]
         assert config.active_deadline_seconds == 7200
-        assert {"name": "OMP_NUM_THREADS", "value": "4"} in container(compiled, step)["env"]
+        variables = {v["name"]: v["value"] for v in container(compiled, step)["env"]}
+        assert ("LONGTAIL_AUDIT" in variables) == (step in deciding)
+        assert step in deciding or variables == {"OMP_NUM_THREADS": "4"}
     for step in steps:
         config = kubernetes(compiled, step)
-        (volume,) = config.pvc_mount
-        assert (volume.constant, volume.mount_path, volume.sub_path) == ("longtail-shop", "/mnt/shop", "current")
+        volumes = [(v.constant, v.mount_path, v.sub_path) for v in config.pvc_mount]
+        assert volumes[-1] == ("longtail-shop", "/mnt/shop", "current")
+        assert volumes[:-1] == ([("longtail-audit", "/mnt/audit", "")] if step in deciding else [])
         (secret,) = config.secret_as_env
         assert secret.secret_name == "longtail-pseudonyms"
         assert [(k.secret_key, k.env_var) for k in secret.key_to_env] == [("key", "LONGTAIL_PSEUDONYM_KEY")]
