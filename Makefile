@@ -23,7 +23,8 @@ export ITERATIVE_DO_NOT_TRACK := 1
 # Generated tests walk over sets: the same seed makes them the same tests each time.
 export PYTHONHASHSEED ?= 0
 
-.PHONY: help install demo test check test-fast test-slow test-serving test-spark lint format pipeline lock kills faults fuzz statistics clean
+.PHONY: help install demo test check test-fast test-slow test-serving test-spark lint format pipeline lock kills faults fuzz statistics \
+  images cluster cluster-down cluster-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,13 +50,13 @@ demo: install ## a shop from raw events to served lists; DATASET=online-retail D
 	$(PYTHON) -m serving.demo --dataset "$(DATASET)" --data "$(DATA)" --out "$(DEMO_DIR)" $(if $(STAY),--stay)
 
 test: install check ## lint, types, and every test but the slow ones; CI runs those after it
-	$(PYTHON) -m pytest -q -m "not slow" $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q -m "not slow and not cluster" $(PYTEST_ARGS)
 
 check: install lint
 	$(PYTHON) -m pipelines.compile --check
 
 test-fast: install ## only the tests that start no server and take seconds
-	$(PYTHON) -m pytest -q -m "not slow and not serving" $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q -m "not slow and not serving and not cluster" $(PYTEST_ARGS)
 
 test-slow: install ## the tests that take minutes: whole trainings, the demo, Kafka
 	$(PYTHON) -m pytest -q -m "slow and not spark" $(PYTEST_ARGS)
@@ -92,13 +93,44 @@ statistics: install ## count how often the statistics are wrong on a simulated s
 	@bad=0; $(PYTHON) -m benchmarks.statistics || bad=1; \
 	$(PYTHON) -m benchmarks.offpolicy $(if $(OPEN_BANDIT),--data "$(OPEN_BANDIT)") || bad=1; exit $$bad
 
+images: ## container images with buildah; BASE=<image> instead of one made of Debian's packages, IMAGES="retriever-gpu" for some
+	./serving/images.sh .cluster/images $(IMAGES)
+
+cluster: install ## a Kubernetes with simulated GPU nodes on loopback; make cluster-down ends it (tests/cluster/README.md)
+	$(PYTHON) -m tests.cluster up
+
+cluster-down: install ## end it and remove what it kept
+	$(PYTHON) -m tests.cluster down
+
+cluster-test: install ## the chart and the manifests on such a cluster; KUBECONFIG=<file> for one of yours
+	$(if $(filter command line,$(origin KUBECONFIG)),LONGTAIL_KUBECONFIG="$(KUBECONFIG)") \
+	  $(PYTHON) -m pytest -q -rs -m cluster tests/cluster $(PYTEST_ARGS)
+
 pipeline: install ## compile pipelines/training.yaml again after a change
 	$(PYTHON) -m pipelines.compile
 
-lock: ## resolve requirements.lock again
+COMPILE = $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --no-emit-index-url --no-header --quiet
+# The hashes of what an image takes stand in requirements.lock. NCCL is for training on several GPUs.
+TAKEN = $(COMPILE) --constraints requirements.lock --no-annotate --no-emit-package nvidia-nccl-cu12
+
+# XGBoost's wheel carries kernels for GPUs, 220 MB, that xgboost-cpu of the same version does without. The rest is what Triton's
+# Python wrapper would need, which is not used.
+WRAPPED = xgboost nvidia-nccl-cu12 aiohappyeyeballs aiohttp aiosignal attrs brotli certifi frozenlist gevent geventhttpclient greenlet \
+  grpcio idna importlib-metadata ml-dtypes multidict mypy-extensions propcache protobuf python-rapidjson pyzmq sh tritonclient \
+  typing-inspect urllib3 wrapt yarl zipp zope-event zope-interface
+
+lock: ## resolve requirements.lock again, and what each image takes of it
 	@test -x $(BIN)/uv || { echo "make lock: run make install first" >&2; exit 2; }
-	$(BIN)/uv pip compile pyproject.toml --extra train --extra serve --extra dev --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+	$(COMPILE) --generate-hashes --extra train --extra serve --extra dev --output-file requirements.lock
+	for server in recommender retriever collector; do \
+	  $(TAKEN) --extra $$server --output-file serving/$$server/requirements.txt; \
+	done
+	$(TAKEN) --extra ranker $(WRAPPED:%=--no-emit-package %) --output-file serving/ranker/requirements.txt
+	grep -om1 'xgboost==[0-9.]*' pyproject.toml | sed s/xgboost/xgboost-cpu/ | $(subst pyproject.toml,-,$(COMPILE)) --no-deps \
+	  --generate-hashes --output-file serving/ranker/requirements-cpu.txt
+	$(COMPILE) --constraints requirements.lock --no-annotate --extra train --output-file pipelines/requirements.txt
+	grep -o 'faiss-gpu==[0-9.]*' pyproject.toml | $(subst pyproject.toml,-,$(COMPILE)) --constraints requirements.lock \
+	  --generate-hashes --no-emit-package numpy --no-emit-package packaging --output-file serving/retriever/requirements-gpu.txt
 
 clean: ## remove runs and caches, keep .venv
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

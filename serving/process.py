@@ -29,18 +29,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def spawn(argv: Sequence[str | os.PathLike[str]], log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen:
-    """Start a process in its own group, both streams appended to `log`; the kernel ends it when this thread ends.
+def spawn(
+    argv: Sequence[str | os.PathLike[str]], log: Path | None, env: Mapping[str, str] | None = None
+) -> subprocess.Popen:
+    """Start a process in its own group; the kernel ends it when this thread ends.
 
-    A group of its own keeps the terminal's Ctrl-C away from it: the parent decides the order in which parts stop.
+    Both streams are appended to `log`; None: they are this process's. A group of its own keeps the terminal's Ctrl-C
+    away from it: the parent decides the order in which parts stop.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as stream:
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") if log is not None else contextlib.nullcontext() as stream:
         return subprocess.Popen(
             [os.fspath(a) for a in argv],
             stdin=subprocess.DEVNULL,
             stdout=stream,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.STDOUT if stream else None,
             env={**os.environ, **(env or {})},
             start_new_session=True,
             preexec_fn=_die_with_parent,

@@ -26,6 +26,7 @@ from serving.servicer import TensorServicer
 
 HOST_VARIABLE = "LONGTAIL_HOST"
 MAX_MESSAGE = 256 * 1024 * 1024
+CONNECTION_MS = 30_000
 
 
 def host() -> str:
@@ -65,7 +66,13 @@ class _Grpc(GRPCServer):
         quick = hasattr(self._model, "propose")
         servicer = TensorServicer(*behind, self._model) if quick else InferenceServicer(*behind)
         longest = self._guard.config.max_body_bytes if self._guard else MAX_MESSAGE
-        options = [("grpc.max_send_message_length", MAX_MESSAGE), ("grpc.max_receive_message_length", longest)]
+        options = [
+            ("grpc.max_send_message_length", MAX_MESSAGE),
+            ("grpc.max_receive_message_length", longest),
+            # A caller looks up a name again when a connection ends: only then does it find pods that are new.
+            ("grpc.max_connection_age_ms", CONNECTION_MS),
+            ("grpc.max_connection_age_grace_ms", CONNECTION_MS),
+        ]
         before = (GuardInterceptor(self._guard),) if self._guard else ()
         self._server = aio.server(interceptors=(*before, ExceptionToStatusInterceptor()), options=options)
         grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self._server)

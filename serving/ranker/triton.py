@@ -1,4 +1,4 @@
-"""The real Triton server out of the `nvidia-pytriton` wheel, on loopback, serving a bundle's ranker."""
+"""The real Triton server out of the `nvidia-pytriton` wheel, serving the rankers of bundles."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ from longtail.errors import Unavailable
 from serving.process import LOOPBACK, free_port, spawn, stop, tail, wait_until
 
 SHARED_MEMORY = Path("/dev/shm")
+EXIT_S = 3
+# A caller looks up a name again when a connection ends: only then does it find pods that are new.
+CONNECTION_MS = 30_000
 STUB = "triton_python_backend_stub"
 # A model that loads on a busy machine takes half a minute; giving up earlier would take its files from under it.
 CHANGE_S = 60.0
@@ -32,7 +35,8 @@ class Triton:
 
     `repository` holds the model folders: a bundle's `ranker/`, or a folder with those of several bundles. What lies in
     it when the server starts is loaded; `load` and `unload` follow what changes later. `state` takes the log and the
-    assembled backend folder. `config_name` picks `configs/<name>.pbtxt`.
+    assembled backend folder. `config_name` picks `configs/<name>.pbtxt`. It listens on `host`; metrics are served where
+    a port for them is given. Without `own_log` it says what it has to say on the streams of this process.
     """
 
     def __init__(
@@ -42,13 +46,17 @@ class Triton:
         http_port: int | None = None,
         grpc_port: int | None = None,
         config_name: str | None = "cpu",
+        host: str = LOOPBACK,
+        metrics_port: int | None = None,
+        own_log: bool = True,
     ) -> None:
         self.repository = Path(repository).resolve()
         self.state = Path(state).resolve()
         self.http_port = http_port or free_port()
         self.grpc_port = grpc_port or free_port()
         self.config_name = config_name
-        self.log = self.state / "triton.log"
+        self.host, self.metrics_port = host, metrics_port
+        self.log = self.state / "triton.log" if own_log else None
         self.process: subprocess.Popen | None = None
 
     @property
@@ -75,13 +83,18 @@ class Triton:
             *(f"--load-model={name}" for name in self.models),
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
-            f"--http-address={LOOPBACK}",
+            f"--http-address={self.host}",
             f"--http-port={self.http_port}",
-            f"--grpc-address={LOOPBACK}",
+            f"--grpc-address={self.host}",
             f"--grpc-port={self.grpc_port}",
-            "--allow-metrics=false",
-            "--exit-timeout-secs=3",
+            f"--grpc-max-connection-age={CONNECTION_MS}",
+            f"--grpc-max-connection-age-grace={CONNECTION_MS}",
+            f"--exit-timeout-secs={EXIT_S}",
         ]
+        if self.metrics_port:
+            flags += [f"--metrics-address={self.host}", f"--metrics-port={self.metrics_port}"]
+        else:
+            flags.append("--allow-metrics=false")
         if self.config_name:
             flags.append(f"--model-config-name={self.config_name}")
         self.process = spawn([wheel() / "bin" / "tritonserver", *flags], self.log, environment())
@@ -97,7 +110,8 @@ class Triton:
             raise Unavailable("Triton was not started: call launch() first")
         if not wait_until(self.answers, self.process, timeout_s):
             self.stop()
-            raise Unavailable(f"Triton did not become ready, see {self.log}:\n{tail(self.log, 8)}")
+            said = f", see {self.log}:\n{tail(self.log, 8)}" if self.log else ""
+            raise Unavailable(f"Triton did not become ready{said}")
         return self
 
     def start(self, timeout_s: float = 60.0) -> Triton:

@@ -1,0 +1,59 @@
+"""What goes into the images: of the lock, no more than each server needs, and a list of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SERVERS = ("recommender", "retriever", "ranker", "collector")
+LISTS = [ROOT / "serving" / name / "requirements.txt" for name in SERVERS] + [ROOT / "pipelines" / "requirements.txt"]
+
+
+def pins(file: Path) -> set[str]:
+    lines = (line.split(" ")[0].split(";")[0] for line in file.read_text().splitlines())
+    return {line for line in lines if "==" in line and not line.startswith("#")}
+
+
+@pytest.mark.parametrize("file", LISTS, ids=lambda f: f.parent.name)
+def test_an_image_takes_the_versions_that_the_tests_ran_with(file: Path):
+    assert pins(file) and pins(file) <= pins(ROOT / "requirements.lock")
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_carries_no_training_library(name: str):
+    taken = {pin.split("==")[0] for pin in pins(ROOT / "serving" / name / "requirements.txt")}
+    assert not taken & {"torch", "mlflow", "evidently", "kfp", "duckdb", "scikit-learn", "pytest"}
+    assert not {n for n in taken if n.startswith("nvidia-")} - {"nvidia-pytriton"}
+
+
+@pytest.mark.parametrize("name", [*SERVERS, "pipelines"])
+def test_a_containerfile_runs_as_somebody_without_rights_and_names_no_registry(name: str):
+    folder = ROOT / name if name == "pipelines" else ROOT / "serving" / name
+    lines = (folder / "Containerfile").read_text().splitlines()
+    assert "USER 65532:65532" in lines
+    bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
+    assert bases == ["${BASE}", "${BASE}"]
+
+
+def test_the_list_of_an_image_names_debian_and_python_packages(tmp_path: Path):
+    status = tmp_path / "var/lib/dpkg/status"
+    status.parent.mkdir(parents=True)
+    status.write_text(
+        "Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.36-9+deb12u1\n\n"
+        "Package: gone\nStatus: deinstall ok config-files\nArchitecture: amd64\nVersion: 1\n"
+    )
+    metadata = tmp_path / "app/lib/python3.11/site-packages/Some_Thing-1.2.dist-info/METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.4\nName: Some_Thing\nVersion: 1.2\nLicense-Expression: MIT\n\nText")
+    words = [sys.executable, ROOT / "serving" / "sbom.py", tmp_path, "longtail-x", "1.0"]
+    made = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+    assert made["bomFormat"] == "CycloneDX" and made["metadata"]["component"]["name"] == "longtail-x"
+    assert [c["purl"] for c in made["components"]] == [
+        "pkg:deb/debian/libc6@2.36-9%2Bdeb12u1?arch=amd64", "pkg:pypi/some-thing@1.2",
+    ]  # fmt: skip
+    assert made["components"][1]["licenses"] == [{"expression": "MIT"}]
