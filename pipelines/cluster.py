@@ -25,6 +25,7 @@ from pipelines.run_state import RunState
 if TYPE_CHECKING:
     from kfp.client import Client
 
+AUDIT = "LONGTAIL_AUDIT"  # where the registry is a folder, the record lies in it
 UNANSWERED = 10  # polls in a row that may fail while somebody waits for a run
 
 
@@ -73,6 +74,13 @@ def prepared(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What a run and a schedule send alike; everything is checked before the server hears of it."""
     platform = Platform.load(args.platform)
     given = parameters.checked(args.what, json.loads(args.params), platform.mounts())
+    deciding = ["deploy"] if args.what == "deploy" else ["register", *(["deploy"] if platform.deploy else [])]
+    for step in deciding:
+        if "://" in given["registry"] and not platform.keeps(step, AUDIT):
+            raise InvalidInput(
+                f"the step {step} records what it decides: name a file on one of its volumes in {args.platform}, "
+                f"such as `env: {{{AUDIT}: /mnt/audit/audit.jsonl}}`"
+            )
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / f"{args.what}.yaml"
         package.write_text(compiled(args.what, platform))

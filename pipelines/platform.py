@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -158,6 +158,12 @@ class Platform(_Strict):
         given = {name: getattr(own, name) for name in own.model_fields_set}
         merged = self.defaults.model_copy(update=given)
         return merged if merged.image else merged.model_copy(update={"image": self.image})
+
+    def keeps(self, step: str, variable: str) -> bool:
+        """Whether a variable of a step names a file below one of its volumes."""
+        wanted = self.of(step)
+        file = PurePosixPath(wanted.env.get(variable, ""))
+        return any(file.is_relative_to(volume.mount) for volume in wanted.volumes)
 
     def mounts(self) -> set[str]:
         """Every folder that some step sees."""
