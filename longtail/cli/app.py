@@ -15,6 +15,7 @@ from longtail.cli import (
     playground,
     precompute,
     registry,
+    retrain,
     serving,
     training,
 )
@@ -59,6 +60,7 @@ app.command()(serving.recommend)
 app.command()(precompute.precompute)
 app.command()(playground.playground)
 app.add_typer(registry.app, name="registry")
+app.add_typer(retrain.app, name="retrain")
 app.add_typer(experiment.app, name="experiment")
 app.add_typer(audit.app, name="audit")
 app.add_typer(pipeline.app, name="pipeline")

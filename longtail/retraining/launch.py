@@ -1,0 +1,174 @@
+"""Start a training and see it to its end: on this machine as `longtail train` does, or on Kubeflow Pipelines."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from longtail.errors import InvalidInput, LongtailError, Unavailable
+from longtail.retraining.policy import Kubeflow, Local
+
+SUBMITTED = re.compile(r"^run (\S+) \(", re.M)
+RUNNING = 3  # exit code of `longtail pipeline status` while a run goes on
+TIMED_OUT = 124
+PATIENCE_S = 30.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run: whether it ended well, the version that it registered, CPU seconds where they are known."""
+
+    succeeded: bool
+    told: str
+    version: int | None = None
+    cpu_s: float | None = None
+
+
+class StillRunning(LongtailError):
+    """The run goes on elsewhere; a later pass looks again."""
+
+    exit_code = 0
+
+
+def launch(run: Local | Kubeflow, number: int, action: str, started: float, lock: int, note: Say) -> Outcome:
+    """Do the run `number` of the ledger, from the start or from where it was cut off.
+
+    `started` seconds since 1970; `lock` is a descriptor that the processes of the run inherit; `note` takes what a
+    later pass must know of it.
+
+    Raises:
+        StillRunning, Unavailable: nothing is known of how it ended; ask again later.
+    """
+    if run.where == "local":
+        return _local(run, number, action, started, lock)
+    return _kubeflow(run, number, action, started, lock, note)
+
+
+def _local(run: Local, number: int, action: str, started: float, lock: int) -> Outcome:
+    config = json.dumps(_config(run.config))
+    words = {"--action": action, "--reader": run.reader, "--source": run.source, "--registry": run.registry,
+             "--out": run.out, "--config": config}  # fmt: skip
+    given = {"--surfaces": run.surfaces, "--impressions": run.impressions}
+    words |= {flag: value for flag, value in given.items() if value}
+    words |= {f"--{name.replace('_', '-')}": value for name, value in run.options.items()}
+    log = run.out / f"retrain-{number}.log"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code, said = _run("pipelines.run_local", words, log, lock, run.timeout_hours)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if code:
+        return Outcome(False, f"{_last_line(said) or f'exit code {code}'} (log: {log})", cpu_s=cpu_s)
+    found = _version(run.registry, started)
+    return Outcome(True, found[1], found[0], cpu_s)
+
+
+def _kubeflow(run: Kubeflow, number: int, action: str, started: float, lock: int, note: Say) -> Outcome:
+    # By its name a run is found again when the process that submitted it was killed before it could tell the id.
+    name = f"longtail-retrain-{number}"
+    log = Path(f"retrain-{number}.log")
+    place = {f"--{n.replace('_', '-')}": v for n, v in {"experiment": "longtail-retrain", **run.options}.items()}
+    existing = _found(name, place, lock)
+    if existing is None:
+        words = ["submit", "incremental" if action != "full" else "training", "--platform", str(run.platform)]
+        params = dict(run.params) | ({} if action == "full" else {"action": action})
+        words += [word for item in params.items() for word in ("--param", "=".join(item))]
+        words += ["--config", str(run.config)] if run.config else []
+        code, said = _pipeline([*words, "--name", name], place, lock, 1.0)
+        if code or not (submitted := SUBMITTED.search(said)):
+            return Outcome(False, f"it could not be submitted: {_last_line(said) or f'exit code {code}'}")
+        existing = submitted[1]
+        note(f"Kubeflow runs it as {existing}")
+    code, said = _pipeline(["status", existing, "--wait"], place, lock, run.timeout_hours, log)
+    if code == RUNNING:
+        raise StillRunning(f"run {existing} goes on")
+    if code == TIMED_OUT:
+        return Outcome(False, f"run {existing} goes on after {run.timeout_hours:g} hours: stop it in Kubeflow")
+    if code not in (0, 1):
+        raise Unavailable(f"run {existing} was submitted, and nothing is known of it: {_last_line(said)}")
+    if code:
+        return Outcome(False, f"run {existing} failed: {_last_line(said)}")
+    found = _version(run.registry, started)
+    return Outcome(True, f"run {existing}: {found[1]}", found[0])
+
+
+def _found(name: str, place: dict[str, str], lock: int) -> str | None:
+    """The id of the run of this name, None where it was never submitted.
+
+    Raises:
+        Unavailable: Kubeflow does not say.
+    """
+    code, said = _pipeline(["status", "--json"], place, lock, 0.1)
+    if code == InvalidInput.exit_code and ("there is no experiment" in said or "has no runs" in said):
+        return None
+    try:
+        newest = json.loads(said[said.index("{") :])
+    except ValueError:
+        raise Unavailable(f"Kubeflow does not say whether it runs already: {_last_line(said)}") from None
+    return newest["run"] if newest["name"] == name else None
+
+
+def _pipeline(
+    words: Sequence[str], place: dict[str, str], lock: int, hours: float, log: Path | None = None
+) -> tuple[int, str]:
+    flags = [word for flag, value in place.items() for word in (flag, str(value))]
+    return _run("longtail.cli", ["pipeline", *words, *flags], log, lock, hours)
+
+
+def _run(
+    module: str, words: Sequence[str] | dict[str, object], log: Path | None, lock: int, hours: float
+) -> tuple[int, str]:
+    """(exit code, output) of a Python module as a program that holds the lock; it is ended after so many hours."""
+    flat = [str(w) for item in words.items() for w in item] if isinstance(words, dict) else list(words)
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with subprocess.Popen(
+        [sys.executable, "-m", module, *flat], pass_fds=(lock,), stdin=subprocess.DEVNULL,
+        stdout=log.open("wb") if log else subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as child:  # fmt: skip
+        try:
+            said, _ = child.communicate(timeout=hours * 3600)
+        except BaseException as error:
+            child.terminate()  # the program ends its own steps
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(PATIENCE_S)
+            child.kill()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return TIMED_OUT, f"it was ended after {hours:g} hours"
+    return child.returncode, (log.read_bytes() if log else said or b"").decode(errors="replace")
+
+
+def _version(registry: str, started: float) -> tuple[int | None, str]:
+    """The version that was registered since, and what the gate decided about it."""
+    from longtail.registry import Registry
+
+    newest = next(iter(Registry(registry).versions()), None)
+    if newest is None or newest.created < started * 1000 - 1000:
+        return None, "it registered nothing new: the same data gave the same bundle"
+    return newest.number, f"version {newest.number}, {newest.decision}"
+
+
+def _config(path: Path | None) -> dict:
+    import yaml
+
+    if path is None:
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise InvalidInput(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{path} holds no mapping: write lines such as `windows: 4`")
+    return found
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

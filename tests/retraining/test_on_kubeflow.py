@@ -1,0 +1,99 @@
+"""A run on Kubeflow Pipelines: submitted once, followed to its end, and found again by whoever comes after a crash."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from longtail.retraining.ledger import Ledger
+from tests.pipelines.stand_in import kubeflow
+from tests.retraining.signals import checked
+from tests.retraining.signals import signal as verdict
+
+pytestmark = pytest.mark.slow
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "platform.example.yaml"
+POLICY = f"""
+rules: [{{when: index_age, do: refresh, confirm: {{days: 1, of: 1}}}}]
+run:
+  where: kubeflow
+  platform: {EXAMPLE}
+  registry: mlflow
+  params: {{reader: shop, source: /mnt/shop/today, registry: "http://mlflow.mlflow:5000"}}
+"""
+WORDS = ["retrain", "--policy", "policy.yaml", "--monitoring", ".", "--ledger", "ledger.db"]
+CRASH = f"""
+import os, signal, sys
+from longtail.retraining import launch
+before = launch._pipeline
+def crash(words, *rest, **named):
+    code, said = before(words, *rest, **named)
+    if words[0] == "submit":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return code, said
+launch._pipeline = crash
+from longtail.cli import main
+sys.argv = ["longtail", *{WORDS!r}]
+main()
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    checked(tmp_path, verdict("index_age", 5))
+    return tmp_path
+
+
+def retrain(shop: Path, url: str, *command: str) -> tuple[int, str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KF_")}
+    environment |= {"KF_PIPELINES_ENDPOINT": url, "HOME": str(shop)}
+    done = subprocess.run(
+        [sys.executable, *(command or ("-m", "longtail.cli", *WORDS))], cwd=shop, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+def test_a_run_is_submitted_once_and_followed_to_its_end(shop):
+    with kubeflow() as server:
+        server.progress = [{"state": "RUNNING"}, {"state": "SUCCEEDED"}]
+        code, said = retrain(shop, server.url)
+        assert code == 0, said
+        (run,) = server.runs
+        assert run["display_name"] == "longtail-retrain-1"
+        assert run["runtime_config"]["parameters"]["action"] == "refresh"
+        assert run["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "longtail-incremental"
+    (row,) = Ledger(shop / "ledger.db").runs()
+    assert (row.action, row.state) == ("refresh", "succeeded")
+    assert run["run_id"] in row.outcome
+
+
+def test_a_crash_after_the_submission_submits_nothing_again(shop):
+    with kubeflow() as server:
+        server.progress = [{"state": "RUNNING"}]
+        code, _ = retrain(shop, server.url, "-c", CRASH)
+        assert code == -signal.SIGKILL
+        assert [run["display_name"] for run in server.runs] == ["longtail-retrain-1"]
+        server.progress = [{"state": "FAILED"}]
+        code, said = retrain(shop, server.url)
+        assert code == 1, said
+        assert "was cut off and goes on" in said
+        assert len(server.runs) == 1
+    (row,) = Ledger(shop / "ledger.db").runs()
+    assert row.state == "failed"
+    assert row.triggers[0]["check"] == "index_age"
+
+
+def test_without_an_answer_nothing_is_submitted_twice_and_the_run_stays_open(shop):
+    with kubeflow() as server:
+        server.progress = [{"state": "RUNNING"}]
+        retrain(shop, server.url, "-c", CRASH)
+        gone = server.url
+    code, said = retrain(shop, gone)
+    assert code == 0, said
+    assert "does not say whether it runs already" in said
+    (row,) = Ledger(shop / "ledger.db").runs()
+    assert row.state == "started"
