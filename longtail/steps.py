@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from longtail.champion import WARM, champion_lists
 from longtail.datasets.remote import fetching
 from longtail.errors import InvalidInput
-from longtail.events import Shop
+from longtail.evaluation.gate import Finding, GateConfig, fallen, slices, within
+from longtail.events import Requests, Shop
 from longtail.ranking.returns import return_rates
 from longtail.training import Proposals, TrainingConfig, TrainingSet, learn_blend, prepare, propose
 
@@ -30,11 +32,14 @@ if TYPE_CHECKING:
     import xgboost as xgb
 
     from longtail.evaluation.frontier import Frontier
+    from longtail.evaluation.metrics import Truth
     from longtail.ranking.two_stage import Stage
+    from longtail.registry import Registry
 
 Figures = dict[str, Any]
 VERDICT = "verdict.json"
-WARM = "warm"  # what a later training goes on from, kept with a version beside its bundle
+SLICES = "slices.npz"  # of each case the deciding metric, by part of people and items
+RANKED = 500  # candidates that are scored to time the ranker
 JUDGED = 3_000  # requests of the newest window that the evaluation answers
 
 
@@ -207,15 +212,46 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
         cold_user=requests.history.lengths == 0, groups=data.shop.catalogue.category, roles=roles,
         importance=json.loads((ranker / "importance.json").read_text()), unseen=unseen, seed=config.seed,
     )  # fmt: skip
+    parts = _slices(data, requests, truth, popularity, shop, lists["longtail"])
     report = replace(report, frontiers=_frontiers(data, stage, booster, start, stop))
     cases = per_case(lists["longtail"], truth, (10, 20))
     with fresh(out) as folder:
         write_report(report, folder, title="How well does it recommend?")
         np.save(folder / "cases.npy", cases["ndcg@10"])
+        np.savez(folder / SLICES, names=np.array(list(parts), str), values=np.stack(list(parts.values())))
         (folder / "figures.json").write_text(json.dumps(report.figures(), indent=1))
     say(f"ndcg@10 {report.figures()['ndcg@10']:.4f} on {len(requests)} requests of the newest window"
         + ("" if unseen else ", which the ranker learned from"))  # fmt: skip
     return report.figures()
+
+
+def _slices(
+    data: TrainingSet, requests: Requests, truth: Truth, popularity: np.ndarray, shop: Path, lists: np.ndarray
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """The deciding metric of each case by part of people and items, float32 [B], NaN outside of it."""
+    from longtail.evaluation.segments import slice_cases, user_segments
+
+    device, devices = devices_of(shop, data.shop)
+    segments = user_segments(
+        requests.history.lengths, requests.segment, data.shop.segments.tolist(),
+        np.where(requests.user >= 0, device[requests.user], -1), devices,
+    )  # fmt: skip
+    return slice_cases(lists, truth, popularity, requests.history.lengths == 0, segments, "ndcg@10")
+
+
+def devices_of(folder: Path, shop: Shop) -> tuple[np.ndarray, list[str]]:
+    """The device int [n_users] that each person was last seen with, -1 unknown, and the names."""
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    unknown = np.full(len(shop.user_ids), -1)
+    if "device" not in pq.read_schema(folder / "events.parquet").names:
+        return unknown, []
+    table = pd.read_parquet(folder / "events.parquet", columns=["user_id", "device"]).dropna()
+    last = table.groupby("user_id", sort=False, observed=True)["device"].last()  # events lie by time
+    codes, names = pd.factorize(last.astype(object), sort=True)
+    place = pd.Index(last.index.astype(object)).get_indexer(shop.user_ids)
+    return np.where(place >= 0, codes[np.maximum(place, 0)], -1) if len(codes) else unknown, list(map(str, names))
 
 
 def _frontiers(data: TrainingSet, stage: Stage, booster: xgb.Booster, start: int, stop: int) -> list[Frontier]:
@@ -290,12 +326,14 @@ def off_policy(
 def register(
     shop: Path, features: Path, index: Path, candidates: Path, ranker: Path, evaluation: Path, out: Path,
     registry: str, config: TrainingConfig, surfaces: str = "", metric: str = "ndcg@10", margin: float = 0.0,
-    verdict: Path | None = None,
+    verdict: Path | None = None, gate: GateConfig | None = None,
 ) -> Figures:  # fmt: skip
-    """Put the bundle together and register it; it becomes champion if it beats the champion by `margin`.
+    """Put the bundle together and register it; the gate decides which role it takes, and why is kept with the version.
 
-    What was judged by a window that the ranker had learned from beats nobody, and what the `verdict` of `off_policy`
-    holds back takes no role at all.
+    It becomes champion if it beats the champion by `margin` on the same requests (or, where `gate` says so, is not
+    worse). What was judged by a window that the ranker had learned from beats nobody. It takes no role at all where
+    the `verdict` of `off_policy` holds it back, a part of the people or items surely loses, the ranker is too slow or
+    the bundle too large.
     """
     from longtail.evaluation.system import Report
     from longtail.registry import Registry
@@ -312,14 +350,75 @@ def register(
     )
     warm = [path for path in (index / "weights.pt", candidates / "about.json") if path.is_file()]
     judged: Figures = {"passed": True} if verdict is None else json.loads((verdict / VERDICT).read_text())
+    gate = gate or GateConfig()
+    findings = [Finding("off_policy", judged["passed"], judged["reason"])] if verdict is not None else []
+    findings += _limits(ranker, out, gate)
+    compared, against = _against_champion(shop, evaluation, Registry(registry), config, gate, figures, metric)
     version = Registry(registry).register(
         out, figures, {"config": json.dumps(asdict(config))}, card, manifest.data_fingerprint, metric=metric,
         margin=margin, cases=np.load(evaluation / "cases.npy"),
         unseen=Report.from_json((evaluation / "report.json").read_text()).unseen,
-        held="" if judged["passed"] else judged["reason"], kept={WARM: warm} if warm else None,
+        findings=[*findings, *compared], against=against, gate=gate, kept={WARM: warm} if warm else None,
     )  # fmt: skip
     say(f"version {version.number}, {version.decision}")
     return {"version": version.number, "aliases": list(version.aliases), "bundle": manifest.version}
+
+
+def _limits(ranker: Path, bundle: Path, gate: GateConfig) -> list[Finding]:
+    """The ranker's time and the bundle's size against their limits."""
+    import time
+
+    import xgboost as xgb
+
+    from longtail.ranking.forest import Forest
+
+    booster = xgb.Booster(model_file=ranker / "booster.ubj")
+    booster.set_param({"nthread": 1})
+    forest = Forest.of(booster)
+    score: Any = booster.inplace_predict if forest is None else forest.scores
+    rows = np.random.default_rng(0).standard_normal((RANKED, booster.num_features())).astype(np.float32)
+    score(rows)  # what is compiled at the first call is no part of a request
+    spent = []
+    for _ in range(20):
+        began = time.thread_time()
+        score(rows)
+        spent.append(time.thread_time() - began)
+    size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
+    return [
+        within("latency", 1000 * float(np.median(spent)), gate.latency_ms, "ms", f"{RANKED} candidates are scored in"),
+        within("size", size / 1e6, gate.bundle_mb, "MB", "the bundle has"),
+    ]
+
+
+def _against_champion(
+    shop: Path, evaluation: Path, registry: Registry, config: TrainingConfig, gate: GateConfig, figures: Figures,
+    metric: str,
+) -> tuple[list[Finding], np.ndarray | None]:  # fmt: skip
+    """What the gate finds beside the champion, and the champion's `metric` of each judged request, None if unknown."""
+    from longtail.evaluation import baselines
+    from longtail.evaluation.metrics import Truth
+
+    champion = registry.champion()
+    if champion is None or not (evaluation / SLICES).is_file():
+        return [], None
+    findings = []
+    if champion.data_fingerprint != fingerprint(shop) and champion.metric == metric:
+        findings.append(fallen(figures[metric], champion.value, gate, metric))
+    if metric != "ndcg@10":
+        return findings, None
+    data = load(shop, config)
+    start, stop = data.windows()[0]
+    requests, wanted = data.requests(start, stop, limit=JUDGED)
+    try:
+        lists = champion_lists(data, (start, stop), requests, registry, champion.number, 10)
+    except InvalidInput as error:
+        why = f"version {champion.number} could not be judged on the same requests: {error}"
+        return [*findings, Finding("slices", True, why)], None
+    popularity = baselines.popularity(data.positives.before(start))
+    theirs = _slices(data, requests, Truth(wanted.indptr, wanted.item, wanted.gain), popularity, shop, lists)
+    with np.load(evaluation / SLICES) as stored:
+        ours = dict(zip(stored["names"].tolist(), stored["values"], strict=True))
+    return [*findings, slices(ours, theirs, gate, metric)], theirs["overall"]
 
 
 def write_bundle(
@@ -346,7 +445,7 @@ def write_bundle(
         shutil.copytree(candidates / "retrieval", folder / "retrieval")
         shutil.copytree(ranker / "ranker", folder / "ranker")
         shutil.copyfile(ranker / "features.json", folder / "ranker" / "features.json")
-        shutil.copytree(evaluation, folder / "evaluation")
+        shutil.copytree(evaluation, folder / "evaluation", ignore=shutil.ignore_patterns(SLICES))
         by_segment = {str(n): segments.best(s + 1)[:200] for s, n in enumerate(shop.segments)}
         write_fallback(folder, shop.catalogue.item_ids, everyone.best(0)[:500], by_segment)
         write_people(folder, shop.log, shop.user_ids, shop.segment, shop.segments, config.history)

@@ -17,8 +17,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from longtail.champion import WARM
 from longtail.errors import InvalidInput
-from longtail.steps import WARM, Figures, fresh, load, say, write_ranker
+from longtail.steps import Figures, fresh, load, say, write_ranker
 from longtail.training import Proposals, TrainingConfig, learn_blend, propose
 
 Action = Literal["refresh", "incremental"]

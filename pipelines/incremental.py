@@ -33,6 +33,7 @@ def incremental(
     margin: float = 0.0,
     impressions: str = "",
     off_policy_margin: float = 0.05,
+    gate: str = '{"promote": "not_worse"}',
 ) -> Outputs:
     """Refresh the champion or train it further, judge the outcome and register it.
 
@@ -50,6 +51,7 @@ def incremental(
         margin: lead over the champion that is needed, in units of the metric.
         impressions: folder of the champion's impression log, empty for none.
         off_policy_margin: how much worse than the champion the bundle may be by that log, as a share.
+        gate: what else the bundle must hold to become champion or to get traffic, JSON.
     """
     shop = ingest(reader=reader, source=source, key_file=key_file, mapping=mapping, max_bad_share=max_bad_share)
     shop.set_caching_options(False)  # a folder's content is not part of a task's identity
@@ -91,6 +93,7 @@ def incremental(
         surfaces=surfaces,
         metric=metric,
         margin=margin,
+        gate=gate,
     )
     registered.set_caching_options(False)  # it writes to the registry
     return Outputs(

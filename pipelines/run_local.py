@@ -35,6 +35,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--metric", default="ndcg@10")
     parser.add_argument("--margin", type=float, default=0.0)
     parser.add_argument("--off-policy-margin", type=float, default=0.05)
+    parser.add_argument("--gate", default="", help="JSON; empty for the pipeline's own")
     return parser.parse_args(given)
 
 
@@ -48,6 +49,8 @@ def train(out: Path, parameters: dict[str, Any], console: Console) -> dict[str, 
         parameters.pop("action")
     else:
         pipeline = incremental
+    if not parameters["gate"]:
+        parameters.pop("gate")
     for name in PATHS:
         if parameters[name]:
             path = Path(parameters[name]).resolve()

@@ -40,6 +40,7 @@ def training(
     margin: float = 0.0,
     impressions: str = "",
     off_policy_margin: float = 0.05,
+    gate: str = "{}",
 ) -> Outputs:
     """Train, judge and register one recommender.
 
@@ -56,6 +57,7 @@ def training(
         margin: lead over the champion that is needed, in units of the metric.
         impressions: folder of the champion's impression log, empty for none.
         off_policy_margin: how much worse than the champion the bundle may be by that log, as a share.
+        gate: what else the bundle must hold to become champion or to get traffic, JSON.
     """
     shop = ingest(reader=reader, source=source, key_file=key_file, mapping=mapping, max_bad_share=max_bad_share)
     shop.set_caching_options(False)  # a folder's content is not part of a task's identity
@@ -92,6 +94,7 @@ def training(
         surfaces=surfaces,
         metric=metric,
         margin=margin,
+        gate=gate,
     )
     registered.set_caching_options(False)  # it writes to the registry
     return Outputs(

@@ -19,6 +19,7 @@ def register(
     surfaces: str,
     metric: str,
     margin: float,
+    gate: str,
     bundle: dsl.Output[dsl.Model],
 ):
     """Put the bundle together and register it; it becomes champion if it beats the champion.
@@ -36,14 +37,17 @@ def register(
         surfaces: YAML file of the surfaces and their rules; empty for none.
         metric: figure that decides who is champion.
         margin: lead over the champion that is needed, in units of the metric.
+        gate: what else the bundle must hold, JSON; what it leaves out keeps its default.
         bundle: the bundle; its metadata carry version and aliases.
     """
     from pathlib import Path
 
     from longtail import steps
+    from longtail.evaluation.gate import GateConfig
     from longtail.training import TrainingConfig
 
     inputs = [Path(a.path) for a in (shop, features, index, candidates, ranker, evaluation)]
     parsed = TrainingConfig.parse(config)
     judged, out = Path(verdict.path), Path(bundle.path)
-    bundle.metadata.update(steps.register(*inputs, out, registry, parsed, surfaces, metric, margin, judged))
+    limits = GateConfig.parse(gate)
+    bundle.metadata.update(steps.register(*inputs, out, registry, parsed, surfaces, metric, margin, judged, limits))

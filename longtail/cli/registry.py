@@ -30,6 +30,29 @@ def list_versions(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOpti
 
 
 @app.command()
+def show(
+    version: Annotated[str, typer.Argument(help="Number or alias of the version.")] = "champion",
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one version: its role, its figures, and everything that the gate looked at."""
+    from longtail.registry import Registry
+
+    found = Registry(registry).get(version)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+        return
+    made = datetime.fromtimestamp(found.created / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    typer.echo(f"version {found.number} ({found.bundle_version}), made {made}, data {found.data_fingerprint}")
+    typer.echo(f"role: {', '.join(found.aliases) or 'none'}")
+    typer.echo(f"decision: {found.decision}")
+    for check in found.checks:
+        typer.echo(f"  {'passed' if check['passed'] else 'FAILED':<7} {check['check']}: {check['reason']}")
+    for name, value in found.figures.items():
+        typer.echo(f"{name:<28} {value:.4f}")
+
+
+@app.command()
 def promote(
     version: Annotated[str, typer.Argument(help="Number or alias of the version, such as 3 or challenger.")],
     registry: RegistryOption = DEFAULT_REGISTRY,

@@ -41,6 +41,9 @@ def train(
     off_policy_margin: Annotated[
         float, typer.Option(min=0, max=1, help="How much worse by that log a bundle may be, as a share.")
     ] = 0.05,
+    gate: Annotated[
+        Path | None, typer.Option(help="YAML: what else a bundle must hold to lead, or to get traffic at all.")
+    ] = None,
 ) -> None:
     """Run the training pipeline on an imported shop and register the bundle.
 
@@ -66,6 +69,7 @@ def train(
         "--margin": margin,
         "--impressions": impressions or "",
         "--off-policy-margin": off_policy_margin,
+        "--gate": "" if gate is None else json.dumps(read_gate(gate)),
     }
     # longtail never imports a pipeline engine: this process becomes the one that runs it.
     replace_by("pipelines.run_local", parameters)
@@ -88,6 +92,21 @@ def read_config(path: Path | None, objective: str | None = None, seed: int | Non
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     given = {"objective": objective, "seed": seed}
     return settings | {name: value for name, value in given.items() if value is not None}
+
+
+def read_gate(path: Path) -> dict[str, Any]:
+    """The gate's limits of a YAML file, those that it names.
+
+    Raises:
+        InvalidInput: the file cannot be read, or a value does not fit; the message names line and key.
+    """
+    import yaml
+
+    from longtail.evaluation.gate import GateConfig
+    from longtail.yaml_model import load_yaml
+
+    load_yaml(path, GateConfig)
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 
 def replace_by(module: str, parameters: dict[str, Any]) -> None:

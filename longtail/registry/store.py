@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 
 from longtail.errors import InvalidBundle, InvalidInput
+from longtail.evaluation.gate import Finding, GateConfig, beats, not_worse
 from longtail.governance.audit import AuditLog
 from longtail.registry.version import HELD, MAX_TAG, Version, figures_tag, flatten, metric_name, read_manifest
 
@@ -86,6 +87,9 @@ class Registry:
         cases: np.ndarray | None = None,
         unseen: bool = True,
         held: str = "",
+        findings: Sequence[Finding] = (),
+        against: np.ndarray | None = None,
+        gate: GateConfig | None = None,
         kept: Mapping[str, Sequence[Path]] | None = None,
     ) -> Version:
         """Store a bundle as the next version and let it take the role it earned.
@@ -106,6 +110,9 @@ class Registry:
                 be judged on the same requests.
             unseen: False where the figures are of cases that the system had learned from.
             held: why it must get no traffic; it then takes no role unless it is promoted by hand.
+            findings: what else the gate looked at; one that did not pass holds it back, or keeps it from the lead.
+            against: what the champion reaches on the same requests as `cases`, float [B], where that was worked out.
+            gate: how the two are compared; by default the new one must be better.
             kept: files by the name of a folder that are stored with the version, beside the bundle (see `kept`).
 
         Raises:
@@ -131,7 +138,14 @@ class Registry:
             self._ensure_model()
             known = self.client.create_model_version(MODEL, source, run_id, tags=tags, description=model_card)
         if "decision" not in known.tags:  # also after a kill between the two writes
-            self._decide(Version.of(known, {}), margin, held)
+            if held:
+                findings = [*findings, Finding("off_policy", False, held)]
+            tag = json.dumps([asdict(f) for f in findings])
+            while len(tag) > MAX_TAG and findings:
+                findings = findings[:-1]
+                tag = json.dumps([asdict(f) for f in findings])
+            self.client.set_model_version_tag(MODEL, str(known.version), "checks", tag)
+            self._decide(Version.of(known, {}), margin, findings, cases, against, gate or GateConfig())
         return self.get(int(known.version))
 
     def versions(self) -> list[Version]:
@@ -264,11 +278,17 @@ class Registry:
         if self._model() is None:
             self.client.create_registered_model(MODEL, description="Two-stage recommender bundles of Longtail.")
 
-    def _decide(self, version: Version, margin: float, held: str) -> None:
+    def _decide(
+        self, version: Version, margin: float, findings: Sequence[Finding], cases: np.ndarray | None,
+        against: np.ndarray | None, gate: GateConfig,
+    ) -> None:  # fmt: skip
+        held = "; ".join(f.reason for f in findings if f.holds and not f.passed)
         if held:
             self.client.set_model_version_tag(MODEL, str(version.number), "decision", f"{HELD}: {held}"[:MAX_TAG])
             return
-        wins, why = self._compare(version, self.champion(), margin)
+        wins, why = self._compare(version, self.champion(), margin, cases, against, gate)
+        if wins and (doubts := "; ".join(f.reason for f in findings if not f.passed)):
+            wins, why = False, f"{why}; but {doubts}"
         if wins:
             about = {"registry": str(self.location), "version": version.number, "bundle": version.bundle_version,
                      "instead_of": self._serving(), "because": why}  # fmt: skip
@@ -279,7 +299,10 @@ class Registry:
         role = CHAMPION if wins else CHALLENGER
         self.client.set_model_version_tag(MODEL, str(version.number), "decision", f"{role}: {why}")
 
-    def _compare(self, version: Version, champion: Version | None, margin: float) -> tuple[bool, str]:
+    def _compare(
+        self, version: Version, champion: Version | None, margin: float, cases: np.ndarray | None,
+        against: np.ndarray | None, gate: GateConfig,
+    ) -> tuple[bool, str]:  # fmt: skip
         flattered = f"{version.metric} {version.value:.4f} is of a window that it had learned from and flatters it"
         if champion is None:
             return True, "the first version" + ("" if version.unseen else f"; its {flattered}: import a longer log")
@@ -288,6 +311,8 @@ class Registry:
                 f"its {flattered}, so it beats nobody: import a longer log, or promote it by hand over version "
                 f"{champion.number}"
             )
+        if cases is not None and against is not None:
+            return _paired(version, champion, cases, against, margin, gate)
         wins, why = self._compare_figures(version, champion, margin)
         if not champion.unseen:
             why += f"; the figure of version {champion.number} is of a window that it had learned from and flatters it"
@@ -297,10 +322,7 @@ class Registry:
         ours, theirs = self._cases(version), self._cases(champion)
         same = version.data_fingerprint == champion.data_fingerprint and version.metric == champion.metric
         if same and ours is not None and theirs is not None and len(ours) == len(theirs):
-            from longtail.evaluation.gate import beats
-
-            verdict = beats(ours, theirs, margin, version.metric)
-            return verdict.champion, f"against version {champion.number}, {verdict.reason}"
+            return _paired(version, champion, ours, theirs, margin, GateConfig())
         before = champion.figures.get(version.metric, float("-inf"))
         wins = version.value > before and version.value >= before + margin
         return wins, f"{version.metric} {version.value:.4f} against {before:.4f} of version {champion.number}"
@@ -346,6 +368,16 @@ class Registry:
     def _with_digest(self, digest: str) -> ModelVersion | None:
         found = self.client.search_model_versions(f"name='{MODEL}'", max_results=10_000)
         return next((v for v in found if v.tags.get("digest") == digest), None)
+
+
+def _paired(
+    version: Version, champion: Version, ours: np.ndarray, theirs: np.ndarray, margin: float, gate: GateConfig
+) -> tuple[bool, str]:
+    if gate.promote == "not_worse":
+        verdict = not_worse(ours, theirs, gate.tolerance, version.metric)
+    else:
+        verdict = beats(ours, theirs, margin, version.metric)
+    return verdict.champion, f"against version {champion.number}, {verdict.reason}"
 
 
 def register(

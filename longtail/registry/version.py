@@ -21,7 +21,8 @@ HELD = "held back"  # how the decision on a version begins that gets no traffic
 class Version:
     """One registered bundle: `figures` flat by dotted name, `aliases` its roles, `created` in ms since 1970.
 
-    `unseen` is False where the figures are of cases that it had learned from.
+    `unseen` is False where the figures are of cases that it had learned from. `checks` are the gate's findings:
+    `check`, `passed`, `holds`, `reason`.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Version:
     run_id: str
     created: int
     unseen: bool = True
+    checks: tuple[dict[str, Any], ...] = ()
 
     @property
     def value(self) -> float:
@@ -62,6 +64,7 @@ class Version:
             run_id=found.run_id,
             created=int(found.creation_timestamp),
             unseen=tags.get("unseen") != "no",
+            checks=tuple(json.loads(tags.get("checks", "[]"))),
         )
 
 

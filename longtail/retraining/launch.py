@@ -157,17 +157,15 @@ def _version(registry: str, started: float) -> tuple[int | None, str]:
 
 
 def _config(path: Path | None) -> dict:
-    import yaml
-
     if path is None:
         return {}
-    try:
-        found = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise InvalidInput(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise InvalidInput(f"{path} holds no mapping: write lines such as `windows: 4`")
-    return found
+    import yaml
+
+    from longtail.training import TrainingConfig
+    from longtail.yaml_model import load_yaml
+
+    load_yaml(path, TrainingConfig)
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 
 def _last_line(text: str) -> str:

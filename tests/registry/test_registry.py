@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from longtail.errors import InvalidBundle, InvalidInput
+from longtail.evaluation.gate import Finding, GateConfig
 from longtail.registry import Registry, Version, register
 
 
@@ -155,3 +156,27 @@ def test_a_lead_on_the_same_cases_must_be_more_than_chance(tmp_path):
     assert lucky.aliases == ("challenger",)
     assert "could be chance" in lucky.decision
     assert enter("real", champion + 0.02).aliases == ("champion",)
+
+
+def test_the_gate_holds_back_or_doubts_and_the_version_keeps_every_reason(tmp_path):
+    registry = Registry(tmp_path / "mlflow")
+    good, bad = np.linspace(0.4, 0.6, 50), np.linspace(0.1, 0.3, 50)
+    passed = Finding("latency", True, "scored in 2 ms, within 50 ms")
+
+    def add(name: str, ndcg: float, *findings: Finding, **more) -> Version:
+        figures = {"ndcg@10": ndcg}
+        return registry.register(write_bundle(tmp_path / name, name), figures, {}, "", name, findings=findings, **more)
+
+    assert add("first", 0.5, passed, cases=good).aliases == ("champion",)
+    slow = add("slow", 0.9, passed, Finding("slices", False, "tail items lose"), cases=good, against=bad)
+    assert slow.aliases == ()
+    assert slow.held and slow.decision == "held back: tail items lose"
+    assert [(c["check"], c["passed"]) for c in slow.checks] == [("latency", True), ("slices", False)]
+    doubted = add("doubted", 0.9, Finding("fall", False, "the data is odd", holds=False), cases=good, against=bad)
+    assert doubted.aliases == ("challenger",)
+    assert doubted.decision.endswith("; but the data is odd")
+    same = {"cases": good, "against": good}
+    assert add("same", 0.1, **same).aliases == ("challenger",), "on the same requests it is not better"
+    fresh = add("fresh", 0.1, gate=GateConfig(promote="not_worse"), **same)
+    assert fresh.aliases == ("champion",)
+    assert "against version 1, ndcg@10 differs by +0.0000" in fresh.decision
