@@ -31,6 +31,7 @@ from longtail.training import Proposals, TrainingConfig, TrainingSet, learn_blen
 if TYPE_CHECKING:
     import xgboost as xgb
 
+    from longtail.evaluation.bias import BiasReport
     from longtail.evaluation.frontier import Frontier
     from longtail.evaluation.metrics import Truth
     from longtail.ranking.two_stage import Stage
@@ -177,6 +178,7 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
     import xgboost as xgb
 
     from longtail.evaluation import baselines
+    from longtail.evaluation.bias import write_bias
     from longtail.evaluation.metrics import Truth, per_case
     from longtail.evaluation.report import write_report
     from longtail.evaluation.system import judge
@@ -218,6 +220,7 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
     with fresh(out) as folder:
         write_report(report, folder, title="How well does it recommend?")
         np.save(folder / "cases.npy", cases["ndcg@10"])
+        write_bias(_bias(data, start, lists["longtail"], parts), folder)
         np.savez(folder / SLICES, names=np.array(list(parts), str), values=np.stack(list(parts.values())))
         (folder / "figures.json").write_text(json.dumps(report.figures(), indent=1))
     say(f"ndcg@10 {report.figures()['ndcg@10']:.4f} on {len(requests)} requests of the newest window"
@@ -237,6 +240,19 @@ def _slices(
         np.where(requests.user >= 0, device[requests.user], -1), devices,
     )  # fmt: skip
     return slice_cases(lists, truth, popularity, requests.history.lengths == 0, segments, "ndcg@10")
+
+
+def _bias(data: TrainingSet, start: int, lists: np.ndarray, parts: dict[str, np.ndarray]) -> BiasReport:
+    """Who is shown in the judged lists, against the catalogue and what people bought before them (or else chose)."""
+    from longtail.evaluation.bias import bias_report, item_groups
+    from longtail.schema import EVENT_CODE
+
+    known = data.positives.before(start)
+    bought = known.item[known.kind == EVENT_CODE["purchase"]]
+    chosen = np.bincount(bought if len(bought) else known.item, minlength=known.n_items)
+    chose = "what people bought before" if len(bought) else "what people chose before"
+    groups = item_groups(data.shop.catalogue, chosen, start)
+    return bias_report(lists, chosen, groups, parts, "ndcg@10", chose, seed=data.config.seed)
 
 
 def devices_of(folder: Path, shop: Shop) -> tuple[np.ndarray, list[str]]:
@@ -429,6 +445,7 @@ def write_bundle(
     from longtail.engine.bundle import publishing, write_manifest
     from longtail.engine.online import write_people
     from longtail.engine.parts import SURFACES_FILE, write_catalogue, write_fallback
+    from longtail.evaluation.card import card_page
     from longtail.features.batch import snapshots
     from longtail.features.offline import USER_CATEGORY_FILE, USER_FILE
     from longtail.retrieval.content import content_matrix
@@ -453,14 +470,18 @@ def write_bundle(
             shutil.copyfile(features / name, folder / name)
         if surfaces:
             shutil.copyfile(surfaces, folder / SURFACES_FILE)
-        card = _card(folder, shop, about, config)
+        card, told = _card(folder, shop, about, config)
         (folder / "MODEL_CARD.md").write_text(card)
+        (folder / "MODEL_CARD.html").write_text(card_page(card, "Model card"))
+        (folder / "model_card.json").write_text(told)
         manifest = write_manifest(folder, figures, str(about.get("fingerprint", "")))
     return manifest, card
 
 
-def _card(folder: Path, shop: Shop, about: Figures, config: TrainingConfig) -> str:
-    from longtail.evaluation.card import Data, Training, model_card
+def _card(folder: Path, shop: Shop, about: Figures, config: TrainingConfig) -> tuple[str, str]:
+    """The model card as Markdown, and as JSON."""
+    from longtail.evaluation.bias import BiasReport
+    from longtail.evaluation.card import Data, Training, card_data, model_card
     from longtail.evaluation.system import Report
     from longtail.features.request import feature_list, schema_hash
 
@@ -471,7 +492,10 @@ def _card(folder: Path, shop: Shop, about: Figures, config: TrainingConfig) -> s
                 shop.log.n_items, first, last)  # fmt: skip
     params = {k: v for k, v in asdict(config).items() if k == "objective" or not isinstance(v, dict)}
     training = Training(params, names, len(feature_list(names)), schema_hash(names), seed=config.seed)
-    return model_card(last, last, report, data, training)
+    bias = folder / "evaluation" / "bias.json"
+    found = BiasReport.from_json(bias.read_text()) if bias.is_file() else None
+    about_it = (last, last, report, data, training, found)
+    return model_card(*about_it), card_data(*about_it)
 
 
 def end_of(shop: Shop) -> int:

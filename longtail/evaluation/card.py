@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from longtail.evaluation.bias import BiasReport
 from longtail.evaluation.report import GLOSSARY, compared, plain_words, reservations, verdict
 from longtail.evaluation.system import Report
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
+body {{ max-width: 960px; margin: 0 auto; padding: 32px 20px 64px; color: #22303a;
+  font: 16px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }}
+table {{ border-collapse: collapse; font-size: 14px; display: block; overflow-x: auto; }}
+th, td {{ padding: 5px 9px; text-align: left; border-bottom: 1px solid #dde3e8; }}
+</style></head><body>
+{body}</body></html>
+"""
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,9 @@ class Training:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
-def model_card(version: str, created: str, report: Report, data: Data, training: Training) -> str:
+def model_card(
+    version: str, created: str, report: Report, data: Data, training: Training, bias: BiasReport | None = None
+) -> str:
     """The card as Markdown."""
     return "\n\n".join(
         [
@@ -63,6 +79,7 @@ def model_card(version: str, created: str, report: Report, data: Data, training:
             _slices(report),
             "### What it does to the catalogue",
             _catalogue(report),
+            *_bias(bias),
             *_importance(report),
             "## Limits",
             "\n".join(f"- {line}" for line in (*_limits(report), *training.notes)),
@@ -115,6 +132,62 @@ def _importance(report: Report) -> list[str]:
     top = sorted(report.importance.items(), key=lambda kv: -kv[1])[:15]
     rows = [(f"`{name}`", f"{value / total:.1%}") for name, value in top]
     return ["### What the ranker looks at", _table(("feature", "share of gain"), rows)]
+
+
+def card_page(card: str, title: str) -> str:
+    """The card as HTML that needs no other file; `card` is what `model_card` made."""
+    import html
+
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(card)
+    return PAGE.format(title=html.escape(title), body=body)
+
+
+def card_data(
+    version: str, created: str, report: Report, data: Data, training: Training, bias: BiasReport | None = None
+) -> str:
+    """What the card says, as JSON for other programs; a figure that does not exist is null."""
+    content: dict[str, Any] = {
+        "version": version, "created": created, "verdict": verdict(report), "reservations": reservations(report),
+        "unseen": report.unseen, "cases": report.cases, "data": asdict(data), "training": asdict(training),
+        "figures": report.figures(), "limits": [*_limits(report), *training.notes],
+        "bias": None if bias is None else bias.findings(),
+    }  # fmt: skip
+    return json.dumps(_finite(content), indent=1)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _bias(bias: BiasReport | None) -> list[str]:
+    if bias is None:
+        return []
+    found = [f"- {text}" for text in bias.findings()[:12]] or [
+        "- No group of items surely gets a quarter more, or less, than people chose of it, and no group of people is "
+        "surely served worse than everybody."
+    ]
+    people = [(s.segment, f"{s.value.cases:,}", _figure(s.value)) for s in bias.people]
+    suppliers = [
+        (
+            g.name,
+            f"{g.catalogue:.1%}",
+            f"{g.chosen:.1%}",
+            f"{g.shown.mean:.1%} ({g.shown.low:.1%} – {g.shown.high:.1%})",
+        )
+        for g in bias.groups
+        if g.kind == "brand" and g.shown.cases
+    ]
+    out = ["### Who gets shown, and who is served", "\n".join(found)]
+    if suppliers:
+        out.append(_table(("supplier (brand)", "of the catalogue", "chosen", "shown"), suppliers))
+    out.append(_table(("people and items", "cases", bias.metric), people))
+    return [*out, "`evaluation/bias.html` in the bundle has categories, price bands, newness and popularity, too."]
 
 
 def _reservations(report: Report) -> list[str]:
