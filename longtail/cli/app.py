@@ -10,6 +10,7 @@ from longtail.cli import (
     audit,
     benchmark,
     data,
+    erase,
     experiment,
     pipeline,
     playground,
@@ -58,6 +59,7 @@ app.command()(serving.serve)
 app.command()(serving.deploy)
 app.command()(serving.recommend)
 app.command()(precompute.precompute)
+app.command()(erase.erase)
 app.command()(playground.playground)
 app.add_typer(registry.app, name="registry")
 app.add_typer(retrain.app, name="retrain")
