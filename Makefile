@@ -23,7 +23,7 @@ export ITERATIVE_DO_NOT_TRACK := 1
 # Generated tests walk over sets: the same seed makes them the same tests each time.
 export PYTHONHASHSEED ?= 0
 
-.PHONY: help install demo test check test-fast test-slow test-serving test-spark lint format pipeline lock kills faults fuzz statistics \
+.PHONY: help install demo test check test-fast test-slow test-serving test-spark lint format chart-docs manifests chart-test pipeline lock kills faults fuzz statistics \
   images cluster cluster-down cluster-test clean
 
 help: ## list the targets
@@ -50,13 +50,13 @@ demo: install ## a shop from raw events to served lists; DATASET=online-retail D
 	$(PYTHON) -m serving.demo --dataset "$(DATASET)" --data "$(DATA)" --out "$(DEMO_DIR)" $(if $(STAY),--stay)
 
 test: install check ## lint, types, and every test but the slow ones; CI runs those after it
-	$(PYTHON) -m pytest -q -m "not slow and not cluster" $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q -m "not slow and not cluster and not chart" $(PYTEST_ARGS)
 
 check: install lint
 	$(PYTHON) -m pipelines.compile --check
 
 test-fast: install ## only the tests that start no server and take seconds
-	$(PYTHON) -m pytest -q -m "not slow and not serving and not cluster" $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q -m "not slow and not serving and not cluster and not chart" $(PYTEST_ARGS)
 
 test-slow: install ## the tests that take minutes: whole trainings, the demo, Kafka
 	$(PYTHON) -m pytest -q -m "slow and not spark" $(PYTEST_ARGS)
@@ -105,6 +105,15 @@ cluster-down: install ## end it and remove what it kept
 cluster-test: install ## the chart and the manifests on such a cluster; KUBECONFIG=<file> for one of yours
 	$(if $(filter command line,$(origin KUBECONFIG)),LONGTAIL_KUBECONFIG="$(KUBECONFIG)") \
 	  $(PYTHON) -m pytest -q -rs -m cluster tests/cluster $(PYTEST_ARGS)
+
+chart-docs: install ## write the chart's schema and README from the comments of its values
+	$(PYTHON) -m helm.chart_docs
+
+manifests: install ## write manifests/ from the chart
+	$(PYTHON) -m helm.manifests --helm "$$($(PYTHON) -m tests.cluster.tools helm)"
+
+chart-test: install ## the chart and manifests under helm, helm-unittest, kustomize and promtool, which Go builds the first time
+	$(PYTHON) -m pytest -q -rs -m chart $(PYTEST_ARGS) tests/helm
 
 pipeline: install ## compile pipelines/training.yaml again after a change
 	$(PYTHON) -m pipelines.compile
