@@ -10,7 +10,7 @@ import numpy as np
 from longtail.evaluation.bootstrap import Interval, intervals
 from longtail.evaluation.metrics import Truth, gains_of, per_case
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,15 @@ def frontier(
 
 
 def told(frontiers: Sequence[Frontier]) -> list[str]:
-    """A sentence for each goal: what half of it, mixed with conversion, brings and costs."""
+    """A sentence for each goal: which of the mixes brings most of it, and what that costs."""
     out = []
     for found in frontiers:
         base = found.points[0]
-        half = min(found.points, key=lambda p: abs(p.share - 0.5))
+        best = max(found.points, key=lambda p: p.brings.mean)
         if base.brings.mean > 0 and base.ndcg.mean > 0:
+            more, less = best.gain.mean / base.brings.mean, best.cost.mean / base.ndcg.mean
             out.append(
-                f"Half {found.goal}, half conversion: {half.gain.mean / base.brings.mean:+.1%} {found.goal} a list for "
-                f"{half.cost.mean / base.ndcg.mean:+.1%} NDCG@{found.k}."
+                f"Most {found.goal} comes from a share of {best.share:g}: {more:+.1%} a list for {less:+.1%} "
+                f"NDCG@{found.k}."
             )
     return out

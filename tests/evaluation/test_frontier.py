@@ -19,4 +19,4 @@ def test_the_frontier_says_what_money_costs() -> None:
     assert half == 1.0 > best > money
     assert np.isclose(found.points[2].cost.mean, money - best) and np.isclose(found.points[2].gain.low, 29.0)
     (line,) = told([found])
-    assert "Half margin, half conversion: +3000.0% margin a list" in line
+    assert "Most margin comes from a share of 0.5: +3000.0% a list for" in line
