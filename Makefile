@@ -115,6 +115,9 @@ manifests: install ## write manifests/ from the chart
 chart-test: install ## the chart and manifests under helm, helm-unittest, kustomize and promtool, which Go builds the first time
 	$(PYTHON) -m pytest -q -rs -m chart $(PYTEST_ARGS) tests/helm
 
+loop: install ## 90 days of shops whose recommender learns from its own lists: Longtail, without correction and exploration, popularity; docs/loop.png (an hour or two; LOOP_SEEDS=2 for less)
+	$(PYTHON) -m benchmarks.loop $(if $(LOOP_SEEDS),--seeds $(LOOP_SEEDS)) --picture docs/loop.png
+
 pipeline: install ## compile pipelines/training.yaml again after a change
 	$(PYTHON) -m pipelines.compile
 

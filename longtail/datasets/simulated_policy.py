@@ -14,7 +14,8 @@ class PolicyContext:
     """What a logging policy may know of R requests of a day, besides who asks.
 
     `time` int64 [R] microseconds, `region` int [R], `eligible` bool [G, I] (in stock, on sale in the region),
-    `popularity` float64 [I] decayed clicks and purchases, `k` the length of a list, `rng` the simulation's generator.
+    `popularity` float64 [I] decayed clicks and purchases, `k` the length of a list, `rng` the simulation's generator,
+    `signed` bool [R]: the shop knows who asks.
     """
 
     time: np.ndarray
@@ -23,6 +24,7 @@ class PolicyContext:
     popularity: np.ndarray
     k: int
     rng: np.random.Generator
+    signed: np.ndarray
 
 
 class PopularTaste:

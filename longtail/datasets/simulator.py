@@ -20,6 +20,8 @@ from longtail.schema import DAY_US
 Policy = Callable[[int, np.ndarray, PolicyContext], tuple[np.ndarray, np.ndarray]]
 HOUR_US = DAY_US // 24
 DEVICES = ("mobile", "desktop", "tablet")
+BOUGHT = 0.5  # of what goes into a cart
+EXTRA = 0.6  # more pieces of a consumable, on average
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def simulate(folder: Path, config: SimulatorConfig, progress: Progress = silent)
         config.users, config.items, config.days, config.start_us, len(config.regions), config.list_size, config.drift,
         config.seed,
     )  # fmt: skip
-    shop = _Shop(config, truth)
+    shop = SimulatedShop(config, truth)
     with EventWriter(folder / "events.parquet", truth, config.regions) as writer:
         for day in range(config.days):
             writer.write(shop.live(day))
@@ -93,8 +95,38 @@ def simulate(folder: Path, config: SimulatorConfig, progress: Progress = silent)
     return truth
 
 
-class _Shop:
-    """The state that a day leaves to the next: stock, popularity, what people own, returns under way."""
+def attraction(want: np.ndarray) -> np.ndarray:
+    """The chance that a look at an item in a list becomes a click, of any shape."""
+    return 1 / (1 + np.exp(-1.5 * (want - 2.7)))
+
+
+def cart_chance(want: np.ndarray) -> np.ndarray:
+    """The chance that what was clicked or found goes into the cart."""
+    return 0.35 / (1 + np.exp(-1.4 * (want - 1.5)))
+
+
+def return_chance(want: np.ndarray) -> np.ndarray:
+    """The chance that what was bought comes back."""
+    return 0.12 / (1 + np.exp(want - 1.5))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The lists of one day: `user` int [R], `items` int64 [R, k] (-1 for none), `want` float32 [R, k].
+
+    `want` is how much the person wanted each item in that session: what decides clicks and purchases.
+    """
+
+    user: np.ndarray
+    items: np.ndarray
+    want: np.ndarray
+
+
+class SimulatedShop:
+    """A shop that is lived day by day: stock, popularity, what people own and returns under way go on to the next.
+
+    `shown` holds the lists of the day that was lived last, None before any.
+    """
 
     def __init__(self, config: SimulatorConfig, truth: Truth) -> None:
         self.config, self.truth = config, truth
@@ -113,6 +145,7 @@ class _Shop:
         self.per_session = 1.5 * config.list_size + 2.0
         self.sessions_so_far = 0
         self.session_number = self.request_number = 0
+        self.shown: Shown | None = None
         tops = np.arange(len(truth.season_phase))
         member = (truth.top == tops[:, None]).astype(np.float32)
         centre = member @ truth.item_vector / np.maximum(member.sum(1, keepdims=True), 1)
@@ -125,7 +158,7 @@ class _Shop:
         self.left = max(self.config.events - rows, 0) / max(self.config.days - day - 1, 1)
 
     def live(self, day: int) -> DayLog:
-        """One day of the shop."""
+        """Live one day; days must follow one another."""
         _rng, truth = self.rng, self.truth
         self._restock(day)
         eligible = truth.sold_in & self.in_stock & (truth.created_day <= day) & (truth.retired_day > day)
@@ -188,12 +221,19 @@ class _Shop:
         base["request"] = self.request_number + np.arange(len(row))
         self.request_number += len(row)
         context = PolicyContext(
-            truth.start_us + day * DAY_US + base["time"], truth.region[base["user"]], eligible, self.popularity, k, rng
+            truth.start_us + day * DAY_US + base["time"],
+            truth.region[base["user"]],
+            eligible,
+            self.popularity,
+            k,
+            rng,
+            base["signed"],
         )
         items, chance = self.policy(day, base["user"], context)
         shown = items >= 0
         want = self._want(day, base["user"][:, None], np.maximum(items, 0), base["intent"][:, None])
-        attractive = rng.random(items.shape) < 1 / (1 + np.exp(-1.5 * (want - 2.7)))
+        self.shown = Shown(base["user"], items, want)
+        attractive = rng.random(items.shape) < attraction(want)
         clicked = shown & attractive & (rng.random(items.shape) < truth.examination[:k])
         r, p = np.nonzero(shown)
         surface = np.where(nth == 0, 0, 1)
@@ -237,15 +277,15 @@ class _Shop:
     ) -> None:  # fmt: skip
         """From a click or view on: cart, purchase, and later perhaps a return or a rating."""
         rng, truth, drift = self.rng, self.truth, self.config.drift
-        chosen = np.flatnonzero(rng.random(len(items)) < 0.35 / (1 + np.exp(-1.4 * (want - 1.5))))
+        chosen = np.flatnonzero(rng.random(len(items)) < cart_chance(want))
         place = None if position is None else position[chosen]
         base, items, want = _take(base, chosen), items[chosen], want[chosen]
         base = log.add("add_to_cart", base, items, rng.integers(8_000_000, 40_000_000, len(items)), position=place)
-        bought = np.flatnonzero(rng.random(len(items)) < 0.5)
+        bought = np.flatnonzero(rng.random(len(items)) < BOUGHT)
         place = None if place is None else place[bought]
         base, items, want = _take(base, bought), items[bought], want[bought]
         factor = drift.prices if drift and day >= drift.start_day else 1.0
-        quantity = 1 + (truth.consumable[items] * rng.poisson(0.6, len(items)))
+        quantity = 1 + (truth.consumable[items] * rng.poisson(EXTRA, len(items)))
         value = np.round(np.exp(truth.log_price[items].astype(np.float64)) * factor, 2) * quantity
         base = log.add(
             "purchase", base, items, rng.integers(20_000_000, 90_000_000, len(items)), position=place, value=value,
@@ -253,7 +293,7 @@ class _Shop:
         )  # fmt: skip
         keep = truth.consumable[items]
         self.owned[base["user"][keep], rng.integers(0, self.owned.shape[1], keep.sum())] = items[keep]
-        returned = np.flatnonzero(rng.random(len(items)) < 0.12 / (1 + np.exp(want - 1.5)))
+        returned = np.flatnonzero(rng.random(len(items)) < return_chance(want))
         self._postpone(day, 2, "purchase", base, items, returned, -value[returned], quantity[returned])
         rated = np.flatnonzero(rng.random(len(items)) < 0.06)
         stars = np.clip(np.round(3 + 0.8 * want[rated] + rng.normal(0, 0.7, len(rated))), 1, 5)
