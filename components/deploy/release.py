@@ -18,6 +18,10 @@ DEPLOYED = "longtail.dev/deployed"
 Storage = list[dict[str, str]]
 
 
+class ChangedMeanwhile(InvalidInput):
+    """Somebody else wrote the deployment file."""
+
+
 @dataclass(frozen=True)
 class Release:
     """The release `name` in `namespace`; `api` speaks with the cluster."""
@@ -85,7 +89,11 @@ class Release:
         self._apply("serving.kserve.io/v1beta1", "InferenceService", name, {"spec": spec})
 
     def write(self, text: str, annotations: dict[str, str], version: str | None = None) -> None:
-        """Put a deployment file into the ConfigMap; `version` refuses to overwrite what somebody else wrote since."""
+        """Put a deployment file into the ConfigMap; with `version`, over nothing else than what was read.
+
+        Raises:
+            ChangedMeanwhile: somebody else wrote the file since.
+        """
         metadata: dict[str, Any] = {"annotations": annotations} | ({"resourceVersion": version} if version else {})
         self._apply("v1", "ConfigMap", f"{self.name}-deployment", {"metadata": metadata, "data": {FILE: text}})
 
@@ -150,6 +158,6 @@ class Release:
 
 def _told(error: ApiException) -> Exception:
     if error.status == 409:
-        return InvalidInput("somebody else changed the deployment meanwhile: run this again")
+        return ChangedMeanwhile("somebody else changed the deployment file meanwhile: run this again")
     text = f"the Kubernetes API answered {error.status}: {' '.join(str(error.body or error.reason).split())[:300]}"
     return (Unavailable if (error.status or 500) >= 500 else InvalidInput)(text)

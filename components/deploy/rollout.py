@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.deploy.proof import Wanted, prove
-from components.deploy.release import BEFORE, DEPLOYED, FILE, Release, Storage
+from components.deploy.release import BEFORE, DEPLOYED, FILE, ChangedMeanwhile, Release, Storage
 from components.deploy.storage import Place, needed, visible
 from longtail.engine.deployment import Deployment, Variant
 from longtail.errors import InvalidInput, LongtailError
@@ -116,9 +116,12 @@ def roll_out(
         share_now = parse_yaml(after, Deployment).variants[variant].share
         if wrong := prove(url, wanted if share_now else None, patience.proof_s, patience.every_s):
             raise NotDeployed(wrong)
+    except ChangedMeanwhile:
+        raise  # what serves now is somebody else's choice
     except BaseException as error:  # noqa: BLE001 - whatever it is, people get what they got
-        _put_back(release, before, deployed, storage, error, number, url, patience)
-    release.write(after, {DEPLOYED: number})
+        _put_back(release, before, after, deployed, storage, error, number, url, patience)
+    config = release.config_map()
+    release.write(config["data"][FILE], {DEPLOYED: number}, config["metadata"]["resourceVersion"])
     say(f"version {number} serves as {variant} ({share_now:.0%} of the people)")
 
 
@@ -160,7 +163,7 @@ def _stage(
 
 
 def _put_back(
-    release: Release, before: str, deployed: dict[str, str], storage: dict[str, dict[str, Storage]],
+    release: Release, before: str, after: str, deployed: dict[str, str], storage: dict[str, dict[str, Storage]],
     error: BaseException, number: str, url: str, patience: Patience,
 ) -> None:  # fmt: skip
     """Let serve again what served, and say so.
@@ -168,15 +171,17 @@ def _put_back(
     Raises:
         NotDeployed: always; the message says what failed and whether what served answers again.
     """
+    failed = f"version {number} was not deployed: {error or type(error).__name__}"
     try:
+        if release.config_map()["data"][FILE] not in (before, after):
+            raise NotDeployed(f"{failed}; somebody else changed the deployment file meanwhile: it is left as it is")
         release.write(before, deployed)
         for name, parts in storage.items():
             release.store(name, parts)
+    except NotDeployed:
+        raise
     except LongtailError as failure:
-        raise NotDeployed(
-            f"version {number} was not deployed: {error or type(error).__name__}; what served before could not be put "
-            f"back ({failure}): run this again"
-        ) from error
+        raise NotDeployed(f"{failed}; what served before could not be put back ({failure}): run this again") from error
     wrong = prove(url, None, patience.proof_s, patience.every_s)
     back = "what served before serves again" if not wrong else f"what served before was put back, but {wrong}"
-    raise NotDeployed(f"version {number} was not deployed: {error or type(error).__name__}; {back}") from error
+    raise NotDeployed(f"{failed}; {back}") from error

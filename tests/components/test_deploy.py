@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from components.deploy.proof import Wanted
-from components.deploy.release import BEFORE, DEPLOYED, FILE, Release
+from components.deploy.release import BEFORE, DEPLOYED, FILE, ChangedMeanwhile, Release
 from components.deploy.rollout import NotDeployed, Patience, deploy_version, roll_out, with_variant
 from components.deploy.storage import Place, visible
 from longtail.engine.deployment import Deployment, Variant
@@ -72,13 +72,22 @@ class World(Release):
             self.state["storage"][name] = copy.deepcopy(parts)
 
     def write(self, text, annotations, version=None):
-        assert version is None or version == self.config_map()["metadata"]["resourceVersion"]
+        if version is not None and version != self.config_map()["metadata"]["resourceVersion"]:
+            raise ChangedMeanwhile("somebody else changed the deployment file meanwhile: run this again")
         with self._write():
             self.state.update(file=text, annotations=dict(annotations), revision=self.state["revision"] + 1)
 
     def unready(self) -> str:
         self._alive()
+        if "ramp while pods start" in self.broken:
+            self.ramp()
         return "shop-recommender is not Ready (Crash: exit 1)" if {"crash"} & self.broken and self.mounted(NEW) else ""
+
+    def ramp(self) -> None:
+        """Somebody starts an experiment by hand."""
+        file = yaml.safe_load(self.state["file"])
+        file["holdout"] = file.get("holdout", 0) + 0.1
+        self.state.update(file=yaml.safe_dump(file), revision=self.state["revision"] + 1)
 
     def mounted(self, place: Place) -> bool:
         return all(dict(place.entry) in uris for parts in self.state["storage"].values() for uris in parts.values())
@@ -218,6 +227,32 @@ def test_when_the_cluster_is_away_it_says_what_to_do():
     world.broken.clear()
     deploy(world)
     assert served(world) == {"champion": ("v-new", 1.0)} and world.state["annotations"] == {DEPLOYED: "7"}
+
+
+def test_what_somebody_else_wrote_meanwhile_stays():
+    world = World.of(("champion", OLD, 1.0))
+    world.broken.add("ramp while pods start")
+    with pytest.raises(ChangedMeanwhile, match="run this again"):
+        deploy(world)
+    world.broken.clear()
+    deploy(world)
+    file = yaml.safe_load(world.state["file"])
+    assert file["holdout"] == 0.1 and served(world) == {"champion": ("v-new", 1.0)}
+    world.broken.add("v-other")
+    answer, asked = World.answer, []
+
+    def ramped(self, session):
+        asked.append(session)
+        if len(asked) == 3:
+            self.ramp()
+        return answer(self, session)
+
+    type(world).answer = ramped
+    try:
+        with pytest.raises(NotDeployed, match="meanwhile: it is left as it is"):
+            deploy(world, OTHER, patience=HASTE)
+    finally:
+        type(world).answer = answer
 
 
 @pytest.mark.parametrize("then", [NEW, OTHER], ids=["the same again", "another version"])
