@@ -44,17 +44,19 @@ def prove(url: str, wanted: Wanted | None, timeout_s: float, every_s: float = 0.
 
     Different sessions fall on different variants and reach different pods. Without `wanted` any full list will do.
     """
-    deadline, sound, wrong = time.monotonic() + timeout_s, 0, "nobody was asked"
-    while time.monotonic() < deadline:
+    deadline, sound = time.monotonic() + timeout_s, 0
+    while True:
         wrong = _wrong(url, wanted)
         if wrong == "":
             sound += 1
             if sound == IN_A_ROW:
                 return ""
-        elif wrong != OTHER:
+            continue  # what goes well is not cut off
+        if time.monotonic() > deadline:
+            return f"{sound} of {IN_A_ROW} lists of {wanted.variant} came" if wanted and wrong == OTHER else wrong
+        if wrong != OTHER:
             sound = 0
             time.sleep(every_s)
-    return f"{sound} of {IN_A_ROW} lists came" if wrong in ("", OTHER) else wrong
 
 
 OTHER = "another variant answered"
