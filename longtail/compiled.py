@@ -11,6 +11,8 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 
 def compiled(function: Callable | None = None, *, fastmath: set[str] | None = None) -> Any:
@@ -38,3 +40,32 @@ def frozen(array: np.ndarray, dtype: type) -> np.ndarray:
     view = np.ascontiguousarray(array, dtype).view(np.ndarray)
     view.flags.writeable = False
     return view
+
+
+@intrinsic
+def _pointer(context, address):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), code
+
+
+@compiled
+def float32_at(address: int, n: int) -> np.ndarray:
+    """The n float32 at an address: how a loop reads arrays whose number is known only when it runs.
+
+    Whoever passes the address on keeps the array alive.
+    """
+    return numba.carray(_pointer(address), (n,), np.float32)
+
+
+@compiled
+def int32_at(address: int, n: int) -> np.ndarray:
+    """As `float32_at`."""
+    return numba.carray(_pointer(address), (n,), np.int32)
+
+
+@compiled
+def int64_at(address: int, n: int) -> np.ndarray:
+    """As `float32_at`."""
+    return numba.carray(_pointer(address), (n,), np.int64)

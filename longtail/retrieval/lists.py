@@ -11,8 +11,9 @@ import numpy as np
 from longtail.compiled import compiled, frozen
 from longtail.events import Log, Requests
 from longtail.retrieval.base import Answer, CandidateSource
-from longtail.retrieval.table import SparseAnswer, top_positive
-from longtail.retrieval.weighting import Query, Weighting
+from longtail.retrieval.gathering import TableSource, Way
+from longtail.retrieval.table import top_positive
+from longtail.retrieval.weighting import Weighting
 from longtail.schema import DAY_US
 
 LISTED = 2000  # places of a ranked list that are kept ready
@@ -131,7 +132,7 @@ class ListSource(CandidateSource):
 
 
 @dataclass
-class RepeatSource(CandidateSource):
+class RepeatSource(TableSource):
     """The items of the user's own past, recent and frequent ones first."""
 
     name: str
@@ -140,9 +141,9 @@ class RepeatSource(CandidateSource):
     weighting: Weighting
     kind = "list"
 
-    def answer(self, requests: Requests) -> Answer:
-        query = Query.of(requests, self.n_items, self.weighting)
-        return SparseAnswer(self.n_items, query.indptr, query.items, query.weights)
+    @property
+    def way(self) -> Way:
+        return Way(self.weighting, self.n_items)
 
     def save(self, folder: Path) -> None:
         meta = {"name": self.name, "reason": self.reason, "n_items": self.n_items}

@@ -14,14 +14,14 @@ import scipy.sparse as sp
 from scipy.linalg import lapack
 
 from longtail.errors import LongtailError
-from longtail.events import Log, Requests
-from longtail.retrieval.base import Answer, CandidateSource
+from longtail.events import Log
+from longtail.retrieval.gathering import TableSource, Way
 from longtail.retrieval.table import Table
-from longtail.retrieval.weighting import Query, Weighting
+from longtail.retrieval.weighting import Weighting
 
 
 @dataclass
-class NeighbourSource(CandidateSource):
+class NeighbourSource(TableSource):
     """Gathers the table's rows of the weighted history and adds them up."""
 
     name: str
@@ -30,8 +30,9 @@ class NeighbourSource(CandidateSource):
     weighting: Weighting
     kind = "neighbours"
 
-    def answer(self, requests: Requests) -> Answer:
-        return self.table.gather(Query.of(requests, self.table.shape[0], self.weighting))
+    @property
+    def way(self) -> Way:
+        return Way(self.weighting, self.table.shape[0], (self.table,))
 
     def save(self, folder: Path) -> None:
         self.table.save(folder)

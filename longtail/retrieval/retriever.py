@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from longtail.events import Requests
 from longtail.retrieval.base import CandidateSource
 from longtail.retrieval.blend import Blend
 from longtail.retrieval.candidates import Candidates
+from longtail.retrieval.gathering import Gathering, TableSource
 from longtail.retrieval.lists import ListSource, RepeatSource
 from longtail.retrieval.neighbours import NeighbourSource
 from longtail.retrieval.session_knn import SessionNeighbours
@@ -57,14 +59,22 @@ class Retriever:
         `also` and `weights` as in `Ask`. Scores and ranks of a source at weight 0 are there all the same.
         """
         blend = self.blend if weights is None else self.blend.scaled(weights)
-        answers = [source.answer(requests) for source in self.sources]
-        asked = [a for s, a in enumerate(answers) if blend.silent is None or not blend.silent[s]]
+        silent = np.zeros(len(self.sources), bool) if blend.silent is None else blend.silent
         extra = 0 if self.repeats else int(requests.history.lengths.max(initial=0))
-        tops = [answer.top(self.depth + extra)[0] for answer in asked]
-        rows, items = union(tops, requests, self.depth, self.repeats, also)
-        scores = np.empty((len(answers), len(rows)), np.float32)
-        for answer, column in zip(answers, scores, strict=True):
-            column[:] = answer.at(rows, items)
+        proposed = np.empty((len(self.sources), len(requests), self.depth + extra), np.int64)
+        gathering, of_tables = self._tables
+        gathered = gathering.answer(requests)
+        proposed[of_tables] = gathered.top(self.depth + extra)[0]
+        answers = {s: self.sources[s].answer(requests) for s in range(len(silent)) if s not in of_tables}
+        for s, answer in answers.items():
+            if not silent[s]:
+                proposed[s] = answer.top(self.depth + extra)[0]
+        proposed[silent] = -1
+        rows, items = union(proposed, requests, self.depth, self.repeats, also)
+        scores = np.empty((len(self.sources), len(rows)), np.float32)
+        gathered.at(rows, items, scores, of_tables)
+        for s, answer in answers.items():
+            scores[s] = answer.at(rows, items)
         ranks = ranks_of(rows, scores)
         wanted, best = blend.judge(scores, ranks)
         if n is not None:
@@ -72,6 +82,12 @@ class Retriever:
             rows, items, wanted, best = rows[keep], items[keep], wanted[keep], best[keep]
             scores, ranks = scores[:, keep], ranks[:, keep]
         return Candidates(rows, items, np.ascontiguousarray(scores.T), np.ascontiguousarray(ranks.T), wanted, best)
+
+    @cached_property
+    def _tables(self) -> tuple[Gathering, np.ndarray]:
+        """The sources that add up rows of tables as one, and their columns int64."""
+        found = [(s, source.way) for s, source in enumerate(self.sources) if isinstance(source, TableSource)]
+        return Gathering([way for _, way in found]), np.array([s for s, _ in found], np.int64)
 
     def save(self, folder: Path) -> None:
         """Write every source into a folder of its own, and the order that the score columns have."""

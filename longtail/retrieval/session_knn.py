@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 
 from longtail.compiled import frozen
-from longtail.events import Log, Requests
-from longtail.retrieval.base import Answer, CandidateSource
+from longtail.events import Log
+from longtail.retrieval.gathering import TableSource, Way
 from longtail.retrieval.table import Table
-from longtail.retrieval.weighting import Query, Weighting
+from longtail.retrieval.weighting import Weighting
 
 
 @dataclass
-class SessionNeighbours(CandidateSource):
+class SessionNeighbours(TableSource):
     """A neighbour table in two hops: item -> sessions that held it [I, S], session -> its items [S, I]."""
 
     name: str
@@ -29,14 +29,10 @@ class SessionNeighbours(CandidateSource):
     weighting: Weighting
     kind = "neighbours"
 
-    def answer(self, requests: Requests) -> Answer:
-        query = Query.of(requests, len(self.idf), self.weighting)
-        query = replace(query, weights=query.weights * self.idf[query.items])
-        sessions, alike = self.to_sessions.gather(query).top(self.neighbours)
-        found = sessions >= 0
-        indptr = np.append(0, np.cumsum(found.sum(axis=1)))
-        nearest = Query(indptr, sessions[found].astype(np.int32), alike[found])
-        return self.to_items.gather(nearest).scaled(self.idf)
+    @property
+    def way(self) -> Way:
+        tables = self.to_sessions, self.to_items
+        return Way(self.weighting, len(self.idf), tables, frozen(self.idf, np.float32), self.neighbours)
 
     def save(self, folder: Path) -> None:
         self.to_sessions.save(folder, "to_sessions.")

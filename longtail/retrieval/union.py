@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from longtail.compiled import compiled, frozen
@@ -15,7 +13,7 @@ _BUCKETS = 1 << _DIGIT
 
 
 def union(
-    tops: Sequence[np.ndarray],
+    proposed: np.ndarray,
     requests: Requests,
     depth: int,
     repeats: bool,
@@ -23,10 +21,9 @@ def union(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each proposal once: request int64 [N] ascending, item int64 [N] ascending within a request.
 
-    `tops` are int64 [B, K] per source, best first, padded with -1; the first `depth` of each count, not counting what
+    `proposed` are int64 [S, B, K], best first, padded with -1; the first `depth` of each count, not counting what
     the person already has where `repeats` is False. `also` as in `Ask`.
     """
-    proposed = np.stack(tops) if tops else np.empty((0, len(requests), 0), np.int64)
     row, item = (np.empty(0, np.int64),) * 2 if also is None else (np.asarray(a, np.int64) for a in also)
     if len(row) > 1 and (row[1:] < row[:-1]).any():
         order = np.argsort(row, kind="stable")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,6 +39,33 @@ class Weighting:
         return {name: getattr(self, name) for name in names}
 
 
+class Weightings:
+    """Several weightings of the same histories in one compiled call."""
+
+    def __init__(self, weightings: Sequence[Weighting]) -> None:
+        self._powers = frozen(np.concatenate([np.empty(0), *(w._powers for w in weightings)]), np.float64)
+        ends = np.cumsum([0, *(len(w._powers) for w in weightings)])
+        numbers = [(int(w.distinct), int(w.session), int((w.half_life_days or 0) * DAY_US)) for w in weightings]
+        plan = np.column_stack([ends[:-1], ends[1:], np.array(numbers, np.int64).reshape(len(numbers), 3)])
+        self._plan = frozen(plan, np.int64)
+
+    def of(self, requests: Requests, slot: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The weighted items of B requests, each item once; repeats add up, oldest first, unless `distinct`.
+
+        Those of weighting w and request b are `indptr[w, b]:indptr[w, b + 1]` of `items[w]` and `weights[w]`: int64
+        [W, B + 1], int32 and float32 [W, nnz], in the order of their first counted event. `slot` are `slots` of the
+        catalogue.
+        """
+        h, n = requests.history, len(self._plan)
+        indptr, items = np.empty((n, len(h) + 1), np.int64), np.empty((n, len(h.item)), np.int32)
+        weights = np.empty(items.shape, np.float32)
+        _weigh_all(
+            self._plan, self._powers, frozen(h.indptr, np.int64), frozen(h.item, np.int32), frozen(h.time, np.int64),
+            frozen(h.session, np.int32), frozen(requests.time, np.int64), slot, indptr, items, weights,
+        )  # fmt: skip
+        return indptr, items, weights
+
+
 @dataclass(frozen=True)
 class Query:
     """Weighted items of B requests: those of request b are `indptr[b]:indptr[b + 1]`, each item once.
@@ -51,17 +79,10 @@ class Query:
 
     @staticmethod
     def of(requests: Requests, n_items: int, weighting: Weighting) -> Query:
-        """The weighted history of each request; repeats of an item add up, oldest first, unless `distinct`."""
-        h = requests.history
-        indptr, items = np.empty(len(h) + 1, np.int64), np.empty(len(h.item), np.int32)
-        weights = np.empty(len(h.item), np.float64)
-        half_life_us = float((weighting.half_life_days or 0) * DAY_US)
-        n = _weigh(
-            frozen(h.indptr, np.int64), frozen(h.item, np.int32), frozen(h.time, np.int64), frozen(h.session, np.int32),
-            frozen(requests.time, np.int64), weighting._powers, half_life_us, weighting.distinct, weighting.session,
-            slots(n_items), indptr, items, weights,
-        )  # fmt: skip
-        return Query(indptr, items[:n], weights[:n].astype(np.float32))
+        """The weighted history of each request, see `Weightings.of`."""
+        indptr, items, weights = Weightings([weighting]).of(requests, slots(n_items))
+        n = indptr[0, -1]
+        return Query(indptr[0], items[0, :n], weights[0, :n])
 
 
 def slots(n: int) -> np.ndarray:
@@ -73,6 +94,22 @@ def slots(n: int) -> np.ndarray:
     if own is None or len(own) < n:
         own = _OWN.slots = np.zeros(max(n, 1 << int(n - 1).bit_length()), np.int32)
     return own
+
+
+@compiled
+def _weigh_all(
+    plan: np.ndarray, powers: np.ndarray, indptr: np.ndarray, item: np.ndarray, time: np.ndarray, session: np.ndarray,
+    now: np.ndarray, slot: np.ndarray, out_indptr: np.ndarray, items: np.ndarray, weights: np.ndarray,
+) -> None:  # fmt: skip
+    exact = np.empty(len(item), np.float64)
+    for w in range(len(plan)):
+        mine, half_life = powers[plan[w, 0] : plan[w, 1]], np.float64(plan[w, 4])
+        n = _weigh(
+            indptr, item, time, session, now, mine, half_life, plan[w, 2] > 0, plan[w, 3] > 0, slot, out_indptr[w],
+            items[w], exact,
+        )  # fmt: skip
+        for j in range(n):
+            weights[w, j] = exact[j]
 
 
 @compiled
