@@ -18,6 +18,7 @@ from kserve.protocol.grpc.server import GRPCServer
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.rest.server import RESTServer
 
+from longtail import errors
 from serving.edge.app import Edge
 from serving.edge.grpc import GuardInterceptor
 from serving.edge.guard import Guard
@@ -25,13 +26,34 @@ from serving.edge.pages import pages
 from serving.servicer import TensorServicer
 
 HOST_VARIABLE = "LONGTAIL_HOST"
+AGE_VARIABLE = "LONGTAIL_GRPC_CONNECTION_AGE_S"
+AGE_S = 30.0
 MAX_MESSAGE = 256 * 1024 * 1024
-CONNECTION_MS = 30_000
+GRACE_MS = 30_000
 
 
 def host() -> str:
     """Where servers listen: loopback, unless `LONGTAIL_HOST` says otherwise (0.0.0.0 in a container)."""
     return os.environ.get(HOST_VARIABLE, "127.0.0.1")
+
+
+def connection_age_ms() -> int:
+    """How long a gRPC connection lives: `LONGTAIL_GRPC_CONNECTION_AGE_S` seconds, 30 unless set, 0 for ever.
+
+    A client looks its servers up again when a connection ends: else it would never find a pod that came later. Calls in
+    flight are answered first.
+
+    Raises:
+        InvalidInput: it is not a number of seconds.
+    """
+    given = os.environ.get(AGE_VARIABLE, str(AGE_S))
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e6:
+        raise errors.InvalidInput(f"{AGE_VARIABLE}={given}: must be seconds from 0 (for ever) to a million")
+    return int(seconds * 1000) if seconds else 2**31 - 1  # gRPC's word for never
 
 
 class _Terse(logging.Filter):
@@ -55,11 +77,12 @@ class _Probing(DataPlane):
 class _Grpc(GRPCServer):
     """KServe's gRPC server without its log line per call, bound to one address."""
 
-    def __init__(self, address: str, server: ModelServer, model: Model, guard: Guard | None = None) -> None:
+    def __init__(self, address: str, server: Server, model: Model, guard: Guard | None = None) -> None:
         super().__init__(
             server.grpc_port, server.dataplane, server.model_repository_extension, {}, grace_period=server.grace_period
         )
         self._address, self._model, self._guard = address, model, guard
+        self._age_ms = server.connection_age_ms
 
     async def start(self, max_workers: int) -> None:
         behind = (self._data_plane, self._model_repository_extension)
@@ -70,8 +93,8 @@ class _Grpc(GRPCServer):
             ("grpc.max_send_message_length", MAX_MESSAGE),
             ("grpc.max_receive_message_length", longest),
             # A caller looks up a name again when a connection ends: only then does it find pods that are new.
-            ("grpc.max_connection_age_ms", CONNECTION_MS),
-            ("grpc.max_connection_age_grace_ms", CONNECTION_MS),
+            ("grpc.max_connection_age_ms", self._age_ms),
+            ("grpc.max_connection_age_grace_ms", GRACE_MS),
         ]
         before = (GuardInterceptor(self._guard),) if self._guard else ()
         self._server = aio.server(interceptors=(*before, ExceptionToStatusInterceptor()), options=options)
@@ -85,6 +108,12 @@ class Server(ModelServer):
     """One process, one model: REST always, gRPC where a port is given."""
 
     def __init__(self, http_port: int, grpc_port: int | None, grace_s: int = 5) -> None:
+        """Nothing listens yet.
+
+        Raises:
+            InvalidInput: a setting of the environment is wrong.
+        """
+        self.connection_age_ms = connection_age_ms()
         super().__init__(
             http_port=http_port, grpc_port=grpc_port or 0, enable_grpc=grpc_port is not None, workers=1,
             enable_latency_logging=False, grace_period=grace_s,

@@ -121,6 +121,8 @@ def assemble(
     counted = np.array([user[name] for name in USER_SNAPSHOT], np.int64)
     person = dict(zip(USER_SNAPSHOT, counted, strict=True))
 
+    content = table.content_indptr, table.content_indices, table.content_data
+    loops.warm(candidates, table.matrix, table.facts, *content)
     loops.fill_items(out, _at(MOMENTS), candidates, now, bounds, table.matrix, table.facts)
     loops.fill_requests(out, AT[USER_COLUMNS[0][0]], bounds, _user_block(counted, person, now))
     loops.fill_pairs(
@@ -140,7 +142,7 @@ def assemble(
     )  # fmt: skip
     loops.fill_content(
         out, _at((f"content_match_{SHORT}", f"content_match_{LONG}")), candidates, bounds, indptr, past, SHORT, LONG,
-        table.content_indptr, table.content_indices, table.content_data,
+        *content,
     )  # fmt: skip
     for code, at in (
         (CATEGORY, _at((f"category_match_{SHORT}", f"category_match_{LONG}"))),

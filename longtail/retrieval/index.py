@@ -13,12 +13,13 @@ import numpy as np
 
 from longtail.compiled import compiled, frozen
 from longtail.errors import InvalidBundle, InvalidInput
+from longtail.retrieval.best import finish, push
 
 FLAT_UP_TO = 2_000_000  # numbers in all vectors: below, brute force takes less than half a millisecond
 MIN_RECALL = 0.95
 TUNED_RECALL = 0.98
-LARGE_RECALL = 0.955  # where the index has to read more than this many vectors for it, about half a millisecond:
-LARGE_READ = 40_000
+LARGE_RECALL = 0.955  # where the index has to read more than this many vectors for it, about a quarter millisecond:
+LARGE_READ = 15_000
 _RECALL_AT = 100
 _FETCH = 2  # times what is asked for: the coarser vectors of the index misplace items near the cut
 _POINTS = 64  # per list that k-means reads; more change recall by less than a tenth of a percent
@@ -107,12 +108,7 @@ class VectorIndex:
         if not n or not take:
             return ids, scores
         found = self._nearest(np.ascontiguousarray(queries, np.float32), min(_FETCH * take, self.figures.items))
-        exact = inner_products(queries, np.repeat(np.arange(n), found.shape[1]), self._vectors, found.ravel())
-        exact = exact.reshape(found.shape)
-        exact[found < 0] = -np.inf
-        order = np.lexsort((found, -exact))[:, :take]
-        ids[:, :take] = np.take_along_axis(found, order, 1)
-        scores[:, :take] = np.take_along_axis(exact, order, 1)
+        _rescore(np.ascontiguousarray(queries, np.float32), found, self._vectors, take, ids, scores)
         return ids, scores
 
     def _nearest(self, queries: np.ndarray, k: int) -> np.ndarray:
@@ -120,7 +116,8 @@ class VectorIndex:
         if self.figures.device == "gpu":
             return self._index.search(queries, k)[1]
         # One by one: FAISS takes other paths for a batch than for a query, and finds other items at the margin.
-        return np.concatenate([self._index.search(queries[b : b + 1], k)[1] for b in range(len(queries))])
+        found = [self._index.search(queries[b : b + 1], k)[1] for b in range(len(queries))]
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _tune(self, vectors: np.ndarray, sample: np.ndarray, max_effort: int | None) -> tuple[float, int]:
         """Smallest effort of a ladder that reaches the recall it should: (recall@100, effort)."""
@@ -238,6 +235,18 @@ def _inner_products(
 ) -> None:
     for j in range(len(rows)):
         out[j] = _dot(queries[rows[j]], vectors[np.uint32(items[j])]) if items[j] >= 0 else 0
+
+
+@compiled
+def _rescore(
+    queries: np.ndarray, found: np.ndarray, vectors: np.ndarray, take: int, ids: np.ndarray, scores: np.ndarray
+) -> None:
+    for b in range(len(queries)):
+        heap, best, n = scores[b, :take], ids[b, :take], 0
+        for item in found[b]:
+            if item >= 0:
+                n = push(heap, best, n, _dot(queries[b], vectors[np.uint32(item)]), item)
+        finish(heap, best, n)
 
 
 def inner_products(queries: np.ndarray, rows: np.ndarray, vectors: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from longtail.compiled import compiled, frozen
+from longtail.compiled import compiled, float32_at, frozen, int32_at, int64_at
 from longtail.events import Log, Requests
 from longtail.retrieval.base import Answer, CandidateSource
 from longtail.retrieval.gathering import TableSource, Way
@@ -59,26 +61,48 @@ _SEGMENT_PARTS = {
 }
 
 
-class ListAnswer(Answer):
-    """One ranked list per group: group 0 is everyone, group g + 1 the segment g."""
+class Lists:
+    """The lists of L sources over one catalogue, asked together: what they say of an item lies side by side."""
 
-    def __init__(self, group: np.ndarray, source: ListSource) -> None:
-        self.group, self.source = group, source
+    def __init__(self, sources: Sequence[ListSource]) -> None:
+        self._sources = list(sources)  # the arrays behind the addresses live as long as this does
+        side_by_side = np.stack([source.scores for source in sources], 1) if sources else np.empty((0, 0))
+        self._scores = frozen(side_by_side, np.float32)
+        self._plan = frozen(np.array([s._row() for s in sources], np.int64).reshape(len(sources), _PLAN), np.int64)
+
+    def __reduce__(self) -> tuple:
+        return Lists, (self._sources,)  # addresses are this process's
+
+    def top(self, segment: np.ndarray, out: np.ndarray, columns: np.ndarray) -> None:
+        """The best of each list for B people of segments int32 [B]: `out[columns[l]]` of int64 [_, B, k]."""
+        _list_tops(self._plan, frozen(segment, np.int32), frozen(columns, np.int64), out)
+
+    def at(
+        self, segment: np.ndarray, rows: np.ndarray, items: np.ndarray, out: np.ndarray, columns: np.ndarray
+    ) -> None:
+        """What each list says of pairs: `out[columns[l]]` of float32 [_, n]; quickest where items ascend."""
+        pairs = frozen(rows, np.int64), frozen(items, np.int64)
+        _list_scores(self._plan, self._scores, frozen(segment, np.int32), *pairs, frozen(columns, np.int64), out)
+
+
+class ListAnswer(Answer):
+    """One list: everyone's, or that of the person's segment."""
+
+    def __init__(self, segment: np.ndarray, source: ListSource) -> None:
+        self.segment, self.source = segment, source
 
     def top(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        listed, worth = self.source.listed
-        ids = np.full((len(self.group), k), -1, np.int64)
-        scores = np.full((len(self.group), k), -np.inf, np.float32)
-        width = min(k, listed.shape[1])
-        ids[:, :width], scores[:, :width] = listed[self.group, :width], worth[self.group, :width]
-        return ids, scores
+        ids = np.empty((1, len(self.segment), k), np.int64)
+        self.source.alone.top(self.segment, ids, np.zeros(1, np.int64))
+        rows, places = np.nonzero(ids[0] >= 0)
+        scores = np.full(ids.shape[1:], -np.inf, np.float32)
+        scores[rows, places] = self.at(rows, ids[0, rows, places])
+        return ids[0], scores
 
     def at(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
-        out = np.empty(len(rows), np.float32)
-        rows, items = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(items, np.int64)
-        s = self.source.segments
-        _list_scores(self.group, rows, items, self.source.scores, s.factors, s.indptr, s.items, s.scores, out)
-        return out
+        out = np.empty((1, len(rows)), np.float32)
+        self.source.alone.at(self.segment, rows, items, out, np.zeros(1, np.int64))
+        return out[0]
 
 
 @dataclass
@@ -94,21 +118,30 @@ class ListSource(CandidateSource):
     def __post_init__(self) -> None:
         self.scores = frozen(self.scores, np.float32)
         width = min(LISTED, len(self.scores))
-        lists = [top_positive(self.scores[None], width)]
+        self.listed = np.full((1 + len(self.segments.factors), width), -1, np.int64)
+        self.listed[0] = top_positive(self.scores[None], width)[0][0]
         everything = np.arange(len(self.scores))
-        for group in range(1, len(self.segments.factors) + 1):
-            of_all = ListAnswer(np.array([group]), self).at(np.zeros_like(everything), everything)
-            lists.append(top_positive(of_all[None], width))
-        self.listed = np.concatenate([ids for ids, _ in lists]), np.concatenate([worth for _, worth in lists])
+        for group in range(len(self.segments.factors)):
+            of_all = ListAnswer(np.array([group], np.int32), self).at(np.zeros_like(everything), everything)
+            self.listed[1 + group] = top_positive(of_all[None], width)[0][0]
+
+    @cached_property
+    def alone(self) -> Lists:
+        """This list for itself."""
+        return Lists([self])
+
+    def _row(self) -> list[int]:
+        s = self.segments
+        parts = (self.listed, s.factors, s.indptr, s.items, s.scores)
+        return [self.listed.shape[1], len(s.factors), len(s.items), *(part.ctypes.data for part in parts)]
 
     def best(self, group: int) -> np.ndarray:
         """The ranked list int64 [n] of a group: 0 is everyone, g + 1 the segment g."""
-        ids = self.listed[0][group]
+        ids = self.listed[group]
         return ids[ids >= 0]
 
     def answer(self, requests: Requests) -> Answer:
-        known = requests.segment < len(self.segments.factors)
-        return ListAnswer(np.where(known, requests.segment + 1, 0).astype(np.int64), self)
+        return ListAnswer(requests.segment, self)
 
     def save(self, folder: Path) -> None:
         np.save(folder / "scores.npy", self.scores)
@@ -156,32 +189,63 @@ class RepeatSource(TableSource):
         return cls(meta["name"], meta["reason"], meta["n_items"], Weighting(**meta["weighting"]))
 
 
+# The columns of the plan of lists: places of the ranked lists, segments, entries of the segments; then the addresses of
+# the ranked lists and of the parts of the segments.
+_PLACES, _GROUPS, _ENTRIES, _LISTED, _FACTORS, _INDPTR, _ITEMS, _SCORES, _PLAN = 0, 1, 2, 3, 4, 5, 6, 7, 8
+
+
+@compiled
+def _list_tops(plan: np.ndarray, segment: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
+    for s in range(len(plan)):
+        places, groups = plan[s, _PLACES], plan[s, _GROUPS]
+        listed = int64_at(plan[s, _LISTED], places * (groups + 1))
+        for b in range(len(segment)):
+            first = places * (segment[b] + 1) if 0 <= segment[b] < groups else 0
+            row = out[columns[s], b]
+            for place in range(len(row)):
+                row[place] = listed[first + place] if place < places else -1
+
+
 @compiled
 def _list_scores(
-    group: np.ndarray,
-    rows: np.ndarray,
-    items: np.ndarray,
-    everyone: np.ndarray,
-    factors: np.ndarray,
-    indptr: np.ndarray,
-    listed: np.ndarray,
-    scores: np.ndarray,
-    out: np.ndarray,
-) -> None:
+    plan: np.ndarray, everyone: np.ndarray, segment: np.ndarray, rows: np.ndarray, items: np.ndarray,
+    columns: np.ndarray, out: np.ndarray,
+) -> None:  # fmt: skip
     for j in range(len(rows)):
-        item, g = items[j], group[rows[j]] - 1
-        out[j] = everyone[np.uint32(item)]
-        if g >= 0:
-            out[j] *= factors[g]
-            low, high = indptr[g], indptr[g + 1]
+        row = everyone[np.uint32(items[j])]
+        for s in range(len(columns)):
+            out[columns[s], j] = row[s]
+    for s in range(len(plan)):
+        groups = plan[s, _GROUPS]
+        if groups == 0:
+            continue
+        factors, indptr = float32_at(plan[s, _FACTORS], groups), int64_at(plan[s, _INDPTR], groups + 1)
+        listed = int32_at(plan[s, _ITEMS], plan[s, _ENTRIES])
+        scores, mine = float32_at(plan[s, _SCORES], plan[s, _ENTRIES]), out[columns[s]]
+        of, last, place = -1, np.int64(-1), np.int64(0)
+        for j in range(len(rows)):
+            g, item = segment[rows[j]], items[j]
+            if not 0 <= g < groups:
+                continue
+            stop = indptr[g + 1]
+            if g != of or item < last:
+                of, place = g, indptr[g]
+            last = item
+            # From where the item before was found, in steps that double: items ascend, and the next is near.
+            step = 1
+            while place + step < stop and listed[place + step] < item:
+                place += step
+                step *= 2
+            low, high = place, min(place + step, stop)
             while low < high:
                 middle = (low + high) >> 1
                 if listed[middle] < item:
                     low = middle + 1
                 else:
                     high = middle
-            if low < indptr[g + 1] and listed[low] == item:
-                out[j] = scores[low]
+            place = low
+            found = place < stop and listed[place] == item
+            mine[j] = scores[place] if found else mine[j] * factors[g]
 
 
 def popular(log: Log, now: int, half_life_days: float | None, name: str, reason: str) -> ListSource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +13,15 @@ import numpy as np
 
 from longtail.errors import InvalidBundle
 from longtail.events import Requests
-from longtail.retrieval.base import CandidateSource
+from longtail.retrieval.base import Answer, CandidateSource
 from longtail.retrieval.blend import Blend
 from longtail.retrieval.candidates import Candidates
 from longtail.retrieval.gathering import Gathering, TableSource
-from longtail.retrieval.lists import ListSource, RepeatSource
+from longtail.retrieval.lists import Lists, ListSource, RepeatSource
 from longtail.retrieval.neighbours import NeighbourSource
 from longtail.retrieval.session_knn import SessionNeighbours
 from longtail.retrieval.two_tower import TwoTower
-from longtail.retrieval.union import ranks_of, union
+from longtail.retrieval.union import ranks_of, turned, union
 from longtail.retrieval.vectors import SpectralSource
 
 KINDS = {
@@ -53,41 +54,56 @@ class Retriever:
         n: int | None = None,
         also: tuple[np.ndarray, np.ndarray] | None = None,
         weights: np.ndarray | None = None,
+        beside: Executor | None = None,
     ) -> Candidates:
         """Union of all sources' proposals, the best `n` of each request by the blend (None: all).
 
         `also` and `weights` as in `Ask`. Scores and ranks of a source at weight 0 are there all the same.
+        `beside` searches the indices in another thread meanwhile: sooner, where a second core is idle.
         """
         blend = self.blend if weights is None else self.blend.scaled(weights)
         silent = np.zeros(len(self.sources), bool) if blend.silent is None else blend.silent
-        extra = 0 if self.repeats else int(requests.history.lengths.max(initial=0))
-        proposed = np.empty((len(self.sources), len(requests), self.depth + extra), np.int64)
-        gathering, of_tables = self._tables
+        depth = self.depth if self.repeats else self.depth + int(requests.history.lengths.max(initial=0))
+        proposed = np.empty((len(self.sources), len(requests), depth), np.int64)
+        (gathering, of_tables), (lists, of_lists), others = self._groups
+        # A loop that is compiled leaves the interpreter to the thread beside it.
+        asked = _ask, [(s, self.sources[s]) for s in others], requests, silent, proposed
+        waiting = beside.submit(*asked) if beside and others else None
         gathered = gathering.answer(requests)
-        proposed[of_tables] = gathered.top(self.depth + extra)[0]
-        answers = {s: self.sources[s].answer(requests) for s in range(len(silent)) if s not in of_tables}
-        for s, answer in answers.items():
-            if not silent[s]:
-                proposed[s] = answer.top(self.depth + extra)[0]
+        proposed[of_tables] = gathered.top(depth)[0]
+        lists.top(requests.segment, proposed, of_lists)
+        answers = waiting.result() if waiting else _ask(*asked[1:])
         proposed[silent] = -1
         rows, items = union(proposed, requests, self.depth, self.repeats, also)
         scores = np.empty((len(self.sources), len(rows)), np.float32)
         gathered.at(rows, items, scores, of_tables)
-        for s, answer in answers.items():
+        lists.at(requests.segment, rows, items, scores, of_lists)
+        for s, answer in answers:
             scores[s] = answer.at(rows, items)
         ranks = ranks_of(rows, scores)
         wanted, best = blend.judge(scores, ranks)
+        keep = np.arange(len(rows))
         if n is not None:
             keep = np.flatnonzero(ranks_of(rows, wanted[None])[0] < n)
             rows, items, wanted, best = rows[keep], items[keep], wanted[keep], best[keep]
-            scores, ranks = scores[:, keep], ranks[:, keep]
-        return Candidates(rows, items, np.ascontiguousarray(scores.T), np.ascontiguousarray(ranks.T), wanted, best)
+        out = np.empty((2, len(keep), len(scores)), np.float32)
+        turned(scores, ranks, keep, out[0], out[1])
+        return Candidates(rows, items, out[0], out[1], wanted, best)
 
     @cached_property
-    def _tables(self) -> tuple[Gathering, np.ndarray]:
-        """The sources that add up rows of tables as one, and their columns int64."""
-        found = [(s, source.way) for s, source in enumerate(self.sources) if isinstance(source, TableSource)]
-        return Gathering([way for _, way in found]), np.array([s for s, _ in found], np.int64)
+    def _groups(self) -> tuple[tuple[Gathering, np.ndarray], tuple[Lists, np.ndarray], list[int]]:
+        """The sources that add up rows of tables as one, the lists as one, each with their columns; the others."""
+        tables, lists, others = [], [], []
+        for s, source in enumerate(self.sources):
+            if isinstance(source, TableSource):
+                tables.append((s, source.way))
+            elif isinstance(source, ListSource):
+                lists.append((s, source))
+            else:
+                others.append(s)
+        columns = [np.array([s for s, _ in group], np.int64) for group in (tables, lists)]
+        gathering, shelves = Gathering([way for _, way in tables]), Lists([source for _, source in lists])
+        return (gathering, columns[0]), (shelves, columns[1]), others
 
     def save(self, folder: Path) -> None:
         """Write every source into a folder of its own, and the order that the score columns have."""
@@ -106,6 +122,17 @@ class Retriever:
         except (OSError, KeyError, ValueError) as error:
             raise InvalidBundle(f"{folder} is not a retriever of this version ({error}): train again") from error
         return cls(sources, Blend.load(folder / "blend.json"), config["depth"], config["repeats"])
+
+
+def _ask(
+    sources: Sequence[tuple[int, CandidateSource]], requests: Requests, silent: np.ndarray, proposed: np.ndarray
+) -> list[tuple[int, Answer]]:
+    """The answers of sources, each with its column; what they propose goes into `proposed` int64 [S, B, depth]."""
+    answers = [(s, source.answer(requests)) for s, source in sources]
+    for s, answer in answers:
+        if not silent[s]:
+            proposed[s] = answer.top(proposed.shape[2])[0]
+    return answers
 
 
 def save_retriever(

@@ -8,7 +8,7 @@ from longtail.compiled import compiled, frozen
 from longtail.events import Requests
 from longtail.retrieval.weighting import slots
 
-_DIGIT = 11  # bits sorted at once: three passes order any float32
+_DIGIT = 8  # bits sorted at once: four passes order any float32, and few numbers pay for few buckets
 _BUCKETS = 1 << _DIGIT
 
 
@@ -48,7 +48,7 @@ def ranks_of(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """
     out = np.empty(scores.shape, np.float32)
     if len(rows):
-        size = int(np.bincount(rows).max())
+        size = len(rows)
         _rank(rows, scores, np.empty((2, size), np.uint32), np.empty((2, size), np.int32), out)
     return out
 
@@ -113,23 +113,47 @@ def _union(
 
 @compiled
 def _rank(rows: np.ndarray, scores: np.ndarray, key: np.ndarray, order: np.ndarray, out: np.ndarray) -> None:
-    start = 0
+    start, mine = 0, np.empty(len(rows), np.int64)
     while start < len(rows):
         stop = start
         while stop < len(rows) and rows[stop] == rows[start]:
             stop += 1
-        size = stop - start
         for s in range(len(scores)):
-            # Adding 0 makes the negative zero positive: they are equal.
-            bits = (scores[s, start:stop] + np.float32(0)).view(np.uint32)
-            for j in range(size):
-                word = bits[j]
-                # Descending floats as ascending integers: the bits of a negative number are that already.
-                key[0, j] = word if word >> np.uint32(31) else np.uint32(0x7FFFFFFF) - word
-            at = _sort(key, order, size)
-            for j in range(size):
-                out[s, start + order[at, j]] = j
+            # Most sources know few of the candidates: only those are sorted.
+            bits = scores[s].view(np.uint32)
+            n = 0
+            for j in range(start, stop):
+                if scores[s, j] > 0:
+                    # Descending floats as ascending integers: the bits of a negative number are that already.
+                    key[0, n], mine[n] = np.uint32(0x7FFFFFFF) - bits[j], j
+                    n += 1
+            at = _sort(key, order, n)
+            for j in range(n):
+                out[s, mine[order[at, j]]] = j
+            place = n
+            for j in range(start, stop):
+                if scores[s, j] == 0:
+                    out[s, j] = place
+                    place += 1
+            if place == stop - start:
+                continue
+            n = 0
+            for j in range(start, stop):
+                if not scores[s, j] >= 0:
+                    key[0, n], mine[n] = bits[j], j
+                    n += 1
+            at = _sort(key, order, n)
+            for j in range(n):
+                out[s, mine[order[at, j]]] = place + j
         start = stop
+
+
+@compiled
+def turned(scores: np.ndarray, ranks: np.ndarray, keep: np.ndarray, out: np.ndarray, out_ranks: np.ndarray) -> None:
+    """The kept columns of float32 [S, N] as rows of [n, S]."""
+    for j in range(len(keep)):
+        for s in range(len(scores)):
+            out[j, s], out_ranks[j, s] = scores[s, keep[j]], ranks[s, keep[j]]
 
 
 @compiled
@@ -137,14 +161,15 @@ def _sort(key: np.ndarray, order: np.ndarray, size: int) -> int:
     """Stable radix sort of `key[0]` with its positions in `order`; says which half of both holds the result."""
     for j in range(size):
         order[0, j] = j
-    count = np.zeros((3, _BUCKETS), np.int32)
+    count = np.zeros((4, _BUCKETS), np.int32)
     for j in range(size):
         word = key[0, j]
         count[0, word & np.uint32(_BUCKETS - 1)] += 1
         count[1, (word >> np.uint32(_DIGIT)) & np.uint32(_BUCKETS - 1)] += 1
-        count[2, word >> np.uint32(2 * _DIGIT)] += 1
+        count[2, (word >> np.uint32(2 * _DIGIT)) & np.uint32(_BUCKETS - 1)] += 1
+        count[3, word >> np.uint32(3 * _DIGIT)] += 1
     at = 0
-    for digit in range(3):
+    for digit in range(4):
         shift, place = np.uint32(digit * _DIGIT), count[digit]
         if size and place[(key[at, 0] >> shift) & np.uint32(_BUCKETS - 1)] == size:
             continue  # all alike in this digit

@@ -14,7 +14,7 @@ from longtail.events import Requests
 from longtail.retrieval.base import Answer, CandidateSource
 from longtail.retrieval.index import VectorIndex, inner_products
 from longtail.retrieval.neighbours import degree_normalised
-from longtail.retrieval.weighting import Query, Weighting
+from longtail.retrieval.weighting import Weighting, Weightings, slots
 
 
 class VectorAnswer(Answer):
@@ -48,11 +48,12 @@ class SpectralSource(CandidateSource):
     def __post_init__(self) -> None:
         self.vectors = frozen(self.vectors, np.float32)
         self.inverse_degree = frozen(self.inverse_degree, np.float32)
+        self._weightings = Weightings([self.weighting])
 
     def answer(self, requests: Requests) -> Answer:
-        query = Query.of(requests, len(self.vectors), self.weighting)
+        indptr, items, weights = self._weightings.of(requests, slots(len(self.vectors)))
         queries = np.zeros((len(requests), self.vectors.shape[1]), np.float32)
-        _sum_vectors(query.indptr, query.items, query.weights, self.inverse_degree, self.vectors, queries)
+        _sum_vectors(indptr[0], items[0], weights[0], self.inverse_degree, self.vectors, queries)
         return VectorAnswer(queries, self.index, self.vectors)
 
     def save(self, folder: Path) -> None:

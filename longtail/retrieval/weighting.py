@@ -1,4 +1,4 @@
-"""How much each past event counts: a history becomes a few weighted items, the query of most sources."""
+"""How much each past event counts: a history becomes a few weighted items, which most sources start from."""
 
 from __future__ import annotations
 
@@ -64,25 +64,6 @@ class Weightings:
             frozen(h.session, np.int32), frozen(requests.time, np.int64), slot, indptr, items, weights,
         )  # fmt: skip
         return indptr, items, weights
-
-
-@dataclass(frozen=True)
-class Query:
-    """Weighted items of B requests: those of request b are `indptr[b]:indptr[b + 1]`, each item once.
-
-    `indptr` int64 [B + 1]; `items` int32 [nnz] in the order of their first counted event; `weights` float32 [nnz].
-    """
-
-    indptr: np.ndarray
-    items: np.ndarray
-    weights: np.ndarray
-
-    @staticmethod
-    def of(requests: Requests, n_items: int, weighting: Weighting) -> Query:
-        """The weighted history of each request, see `Weightings.of`."""
-        indptr, items, weights = Weightings([weighting]).of(requests, slots(n_items))
-        n = indptr[0, -1]
-        return Query(indptr[0], items[0, :n], weights[0, :n])
 
 
 def slots(n: int) -> np.ndarray:

@@ -129,6 +129,7 @@ def main() -> None:
     logs.configure("recommender")
     sys.setswitchinterval(SWITCH_S)
     try:
+        server = Server(args.http_port, args.grpc_port)
         guard = Guard.load(args.guard)
         model = model_of(args)
     except LongtailError as error:
@@ -137,4 +138,4 @@ def main() -> None:
     # What is there now stays: the collector of garbage need not look at millions of objects again and again.
     gc.collect()
     gc.freeze()
-    Server(args.http_port, args.grpc_port).serve(model, guard)
+    server.serve(model, guard)

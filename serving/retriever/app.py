@@ -26,6 +26,7 @@ def main() -> None:
     args, _ = parser.parse_known_args()
     logs.configure("retriever")
     try:
+        server = Server(args.http_port, args.grpc_port)
         watch = DeploymentWatch(args.deployment) if args.deployment else None
         bundles = Bundles()
         if watch is None:
@@ -36,4 +37,4 @@ def main() -> None:
         sys.exit(f"retriever: {error}")
     gc.collect()
     gc.freeze()
-    Server(args.http_port, args.grpc_port).serve(RetrieverModel(bundles, watch))
+    server.serve(RetrieverModel(bundles, watch))

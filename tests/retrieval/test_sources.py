@@ -22,7 +22,7 @@ from longtail.retrieval.session_knn import session_neighbours
 from longtail.retrieval.sources import SourcesConfig, fit_sources
 from longtail.retrieval.table import Table
 from longtail.retrieval.vectors import spectral
-from longtail.retrieval.weighting import Query, Weighting
+from longtail.retrieval.weighting import Weighting, Weightings, slots
 from longtail.schema import DAY_US
 from tests.tiny import START, catalogue, history_of, log_of, random_log, requests_at
 
@@ -178,8 +178,9 @@ def test_sources_are_left_out_by_name(log: Log) -> None:
 
 def weighted(requests: Requests, n_items: int, weighting: Weighting) -> np.ndarray:
     """Dense float32 [B, n_items]."""
-    query = Query.of(requests, n_items, weighting)
-    return sp.csr_matrix((query.weights, query.items, query.indptr), shape=(len(requests), n_items)).toarray()
+    indptr, items, weights = (part[0] for part in Weightings([weighting]).of(requests, slots(n_items)))
+    n = indptr[-1]
+    return sp.csr_matrix((weights[:n], items[:n], indptr), shape=(len(requests), n_items)).toarray()
 
 
 items_of = st.lists(st.integers(0, 5), max_size=60)

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 import uvloop
 from grpc import aio
@@ -19,7 +20,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 from longtail.errors import InvalidInput
 from serving.hop import CLOSE_S, Hop, HopFailed
 from serving.process import free_port
-from serving.server import Server, _Grpc
+from serving.server import AGE_VARIABLE, Server, _Grpc
 from serving.tensors import arrays_of, raw_arrays, raw_request, raw_response, raw_version, response_of, version_of
 
 ARRAYS = {
@@ -289,3 +290,34 @@ def test_a_server_says_what_is_wrong(message: pb.ModelInferRequest, status: str)
     with pytest.raises(aio.AioRpcError) as failed:
         ask_server(message)
     assert f"{failed.value.code().name}: {failed.value.details()}".startswith(status)
+
+
+def test_connections_grow_old_so_that_new_pods_are_found_and_no_call_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, ports = free_port(), set()
+
+    async def both() -> None:
+        server, model = Server(free_port(), port), Sums()
+        server.register_model(model)
+        ours = _Grpc(f"127.0.0.1:{port}", server, model)
+        running = asyncio.create_task(ours.start(1))
+        hop, until = Hop("m", f"127.0.0.1:{port}"), asyncio.get_running_loop().time() + 60
+        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            await asyncio.wait_for(channel.channel_ready(), 60)
+        while len(ports) < 3 and asyncio.get_running_loop().time() < until:
+            await hop(ARRAYS, "v1")
+            open_now = psutil.Process().connections("tcp")
+            ports.update(c.laddr.port for c in open_now if c.raddr and c.raddr.port == port)
+        await hop.close()
+        await ours.stop(None)
+        await running
+
+    monkeypatch.setenv(AGE_VARIABLE, "0.2")
+    uvloop.run(both())
+    assert len(ports) == 3, "each connection has a port of its own"
+
+
+@pytest.mark.parametrize("age", ["-1", "soon", "nan"])
+def test_an_age_that_is_none_is_refused(age: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(AGE_VARIABLE, age)
+    with pytest.raises(InvalidInput, match=AGE_VARIABLE):
+        Server(free_port(), free_port())
