@@ -42,12 +42,14 @@ def frozen(array: np.ndarray, dtype: type) -> np.ndarray:
     return view
 
 
-@intrinsic
-def _pointer(context, address):  # type: ignore[no-untyped-def]
-    def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _as_pointer(context: Any, address: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), code
+
+
+_pointer: Any = intrinsic(_as_pointer)
 
 
 @compiled

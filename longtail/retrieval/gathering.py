@@ -217,7 +217,7 @@ def _two_hops(
 def _add_rows(
     table: np.ndarray, rows: np.ndarray, weights: np.ndarray, slot: np.ndarray, items: np.ndarray, scores: np.ndarray,
     n: int,
-) -> int:  # fmt: skip
+) -> np.int64:  # fmt: skip
     """List the sum of rows, each times its weight, in the order given, from place n on; the place behind the last."""
     columns = table[_COLUMNS]
     if table[_DENSE]:
@@ -225,20 +225,20 @@ def _add_rows(
         for j in range(len(rows)):
             weight = weights[j]
             row = float32_at(table[_DENSE] + np.int64(rows[j]) * columns * 4, columns)
-            for i in range(columns):
-                total[i] += weight * row[i]
-        for i in range(columns):
-            if total[i] != 0:
-                items[n], scores[n] = i, total[i]
+            for column in range(columns):
+                total[column] += weight * row[column]
+        for column in range(columns):
+            if total[column] != 0:
+                items[n], scores[n] = column, total[column]
                 n += 1
-        return n
+        return np.int64(n)
     indptr = int64_at(table[_INDPTR], table[_ROWS] + 1)
     links = indptr[table[_ROWS]]
     indices, data = int32_at(table[_INDICES], links), float32_at(table[_DATA], links)
     first = at = np.uint64(n)
     for j in range(len(rows)):
-        weight, row = weights[j], np.uint32(rows[j])
-        for p in range(np.uint64(indptr[row]), np.uint64(indptr[row + np.uint32(1)])):
+        weight, link = weights[j], np.uint32(rows[j])
+        for p in range(np.uint64(indptr[link]), np.uint64(indptr[link + np.uint32(1)])):
             i = np.uint32(indices[p])
             place = np.uint32(slot[i])
             if place == 0:

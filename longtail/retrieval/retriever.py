@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +67,12 @@ class Retriever:
         proposed = np.empty((len(self.sources), len(requests), depth), np.int64)
         (gathering, of_tables), (lists, of_lists), others = self._groups
         # A loop that is compiled leaves the interpreter to the thread beside it.
-        asked = _ask, [(s, self.sources[s]) for s in others], requests, silent, proposed
-        waiting = beside.submit(*asked) if beside and others else None
+        ask = partial(_ask, [(s, self.sources[s]) for s in others], requests, silent, proposed)
+        waiting = beside.submit(ask) if beside and others else None
         gathered = gathering.answer(requests)
         proposed[of_tables] = gathered.top(depth)[0]
         lists.top(requests.segment, proposed, of_lists)
-        answers = waiting.result() if waiting else _ask(*asked[1:])
+        answers = waiting.result() if waiting else ask()
         proposed[silent] = -1
         rows, items = union(proposed, requests, self.depth, self.repeats, also)
         scores = np.empty((len(self.sources), len(rows)), np.float32)
