@@ -98,11 +98,11 @@ def main() -> None:
     parser.add_argument("--made", action="store_true", help="run nothing: only what is kept already")
     given = parser.parse_args()
     seeds = range(given.first, given.first + given.seeds)
-    found: dict[str, list[dict[str, np.ndarray]]] = {arm: [] for arm in given.arms}
+    found: dict[str, dict[int, dict[str, np.ndarray]]] = {arm: {} for arm in given.arms}
     for seed in seeds:
         for arm in given.arms:
             if not given.made or path_of(given.keep, seed, given.days, arm).is_file():
-                found[arm].append(kept(given.keep, seed, given.days, arm))
+                found[arm][seed] = kept(given.keep, seed, given.days, arm)
     found = {arm: runs for arm, runs in found.items() if runs}
     print(table(found))
     if given.picture:

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
-from benchmarks.loop_table import TITLES, Runs
+from benchmarks.loop_table import TITLES, Runs, shared
 from longtail.evaluation.plots import STYLE
 
 COLOURS = {"longtail": "#0a7d6b", "plain": "#c2762b", "popularity": "#3b5b92"}
@@ -24,12 +24,14 @@ WEEK = 7
 
 
 def draw(runs: Runs, path: Path) -> None:
-    """Write a PNG: weekly means over the days, with the 95% interval over seeds."""
+    """Write a PNG: weekly means over the days, with the 95% interval over the seeds that all drawn systems have."""
+    drawn = [arm for arm in COLOURS if arm in runs]
+    seeds = shared(runs, drawn)
     with mpl.rc_context({**STYLE, "font.size": 10}):
         figure = Figure(layout="constrained", figsize=(11, 5.6), dpi=110)
         for axes, (name, title) in zip(figure.subplots(2, 3).ravel(), PANELS.items(), strict=True):
-            for arm in (arm for arm in COLOURS if arm in runs):
-                days = np.stack([_weekly(run[name]) for run in runs[arm]])
+            for arm in drawn:
+                days = np.stack([_weekly(runs[arm][seed][name]) for seed in seeds])
                 mean, n = days.mean(0), len(days)
                 day = np.arange(len(mean)) + WEEK
                 axes.plot(day, mean, color=COLOURS[arm], lw=2.2 if arm == "longtail" else 1.6, label=TITLES[arm])
