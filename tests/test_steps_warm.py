@@ -72,6 +72,17 @@ def test_a_refresh_keeps_what_was_learned_and_knows_the_new_item(shops, tmp_path
     verify(Registry(registry).resolve(version.number))
     assert "i020" in set(pd.read_parquet(tmp_path / "bundle" / "catalogue" / "items.parquet")["item_id"])
     assert version.unseen, "the newest window is new to the kept ranker"
+    checks = {c["check"]: c for c in version.checks}
+    assert set(checks) == {"latency", "size", "fall", "slices"}
+    assert (
+        "surely loses more than 10% of ndcg@10" in checks["slices"]["reason"]
+        or "no part has" in checks["slices"]["reason"]
+    )
+    assert "against version 1, ndcg@10 differs by +0.0000" in version.decision, "the same model on the same requests"
+    bundle = Registry(registry).resolve(version.number)
+    found = {p.relative_to(bundle).as_posix() for p in bundle.rglob("*")}
+    assert {"MODEL_CARD.html", "model_card.json", "evaluation/bias.html", "evaluation/bias.json"} <= found
+    assert "evaluation/slices.npz" not in found
 
 
 def test_an_incremental_training_adds_trees_and_goes_on_with_the_tower(shops, tmp_path):

@@ -1,5 +1,8 @@
 """What keeps a bundle from the lead, or from traffic: parts that surely lose, limits, and data that must be broken."""
 
+from dataclasses import fields
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -90,3 +93,11 @@ def test_cases_by_part_of_people_and_items():
     np.testing.assert_allclose(found["overall"], [1, 1 / np.log2(3), 0, np.nan], rtol=1e-6)
     np.testing.assert_allclose(found["region: south"], [np.nan, 1 / np.log2(3), 0, np.nan], rtol=1e-6)
     np.testing.assert_allclose(found["cold items"], [np.nan, np.nan, 0, np.nan])
+
+
+def test_every_key_of_the_gate_is_documented_with_its_default():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "retraining.md").read_text()
+    for field in fields(GateConfig):
+        default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+        row = next((line for line in text.splitlines() if line.startswith(f"| `{field.name}` |")), "")
+        assert default in row, field.name
