@@ -34,13 +34,13 @@ def slice_cases(
     lists: np.ndarray, truth: Truth, popularity: np.ndarray, cold_user: np.ndarray,
     segments: Mapping[str, np.ndarray], metric: str,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """`metric` of each case by slice: float32 [B], NaN outside of it; the slices of `make_slices` and the segments."""
+    """`metric` of each case by slice: float64 [B], NaN outside of it; the slices of `make_slices` and the segments."""
     k = int(metric.rpartition("@")[2])
     found = {}
     for part in make_slices(truth, popularity, cold_user):
-        values = np.full(len(truth), np.nan, np.float32)
+        values = np.full(len(truth), np.nan)
         values[part.cases] = per_case(lists[part.cases], part.truth, (k,))[metric]
         found[part.name] = values
     for name, cases in segments.items():
-        found[name] = np.where(cases, found["overall"], np.float32(np.nan))
+        found[name] = np.where(cases, found["overall"], np.nan)
     return found
