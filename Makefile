@@ -23,7 +23,7 @@ export ITERATIVE_DO_NOT_TRACK := 1
 # Generated tests walk over sets: the same seed makes them the same tests each time.
 export PYTHONHASHSEED ?= 0
 
-.PHONY: help install demo test check test-fast test-slow test-serving test-spark lint format chart-docs manifests chart-test pipeline lock kills faults fuzz statistics \
+.PHONY: help install demo test check test-fast test-slow test-serving test-spark lint format chart-docs manifests chart-test pipeline lock kills faults fuzz statistics drifts \
   images cluster cluster-down cluster-test clean
 
 help: ## list the targets
@@ -117,6 +117,9 @@ chart-test: install ## the chart and manifests under helm, helm-unittest, kustom
 
 loop: install ## 90 days of shops whose recommender learns from its own lists: Longtail, without correction and exploration, popularity; docs/loop.png (an hour or two; LOOP_SEEDS=2 for less)
 	$(PYTHON) -m benchmarks.loop $(if $(LOOP_SEEDS),--seeds $(LOOP_SEEDS)) --picture docs/loop.png
+
+drifts: install ## put things wrong in a simulated shop: which check finds it, how soon, and false alarms on quiet days
+	$(PYTHON) -m benchmarks.drifts
 
 pipeline: install ## compile pipelines/training.yaml again after a change
 	$(PYTHON) -m pipelines.compile

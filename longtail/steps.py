@@ -42,6 +42,8 @@ VERDICT = "verdict.json"
 SLICES = "slices.npz"  # of each case the deciding metric, by part of people and items
 RANKED = 500  # candidates that are scored to time the ranker
 JUDGED = 3_000  # requests of the newest window that the evaluation answers
+REFERENCED, PLACES = 2_000, 10  # requests and places whose features monitoring compares with
+REFERENCE = "reference"
 
 
 def say(line: str) -> None:
@@ -182,7 +184,8 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
     from longtail.evaluation.metrics import Truth, per_case
     from longtail.evaluation.report import write_report
     from longtail.evaluation.system import judge
-    from longtail.ranking.two_stage import recommend, source_lists
+    from longtail.monitoring.reference import write_reference
+    from longtail.ranking.two_stage import recommend, recommend_shown, source_lists
     from longtail.retrieval.blend import Blend
     from longtail.retrieval.two_tower import TwoTower
 
@@ -198,8 +201,9 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
     had = None if config.repeats else requests.history
     unseen = not any(a < stop and start < b for a, b in learned_windows(candidates))
     k = 20
+    longtail, shown = recommend_shown(stage, booster, requests, k, _evenly(len(requests), REFERENCED), PLACES)
     lists = {
-        "longtail": recommend(stage, booster, requests, k),
+        "longtail": longtail,
         "unranked blend": recommend(stage, None, requests, k),
         "popular": baselines.popular_lists(popularity, len(requests), k, had),
         "repeats": baselines.repeat_lists(requests.history, k),
@@ -217,8 +221,14 @@ def evaluate(shop: Path, index: Path, candidates: Path, ranker: Path, out: Path,
     parts = _slices(data, requests, truth, popularity, shop, lists["longtail"])
     report = replace(report, frontiers=_frontiers(data, stage, booster, start, stop))
     cases = per_case(lists["longtail"], truth, (10, 20))
+    # What is judged is left out of learning: a ranker is as old as the end of the window behind its last.
+    learned = min(max(b for _, b in learned_windows(candidates)) + stop - start, data.until)
     with fresh(out) as folder:
         write_report(report, folder, title="How well does it recommend?")
+        write_reference(
+            folder / REFERENCE, shop, shown, longtail[:, :PLACES], data.shop.catalogue, stage.retriever.names,
+            data.until, start, learned,
+        )  # fmt: skip
         np.save(folder / "cases.npy", cases["ndcg@10"])
         write_bias(_bias(data, start, lists["longtail"], parts), folder)
         np.savez(folder / SLICES, names=np.array(list(parts), str), values=np.stack(list(parts.values())))
@@ -447,6 +457,24 @@ def _against_champion(
     return [*findings, slices(ours, theirs, gate, metric)], theirs["overall"]
 
 
+def monitor(log: str, state: str, registry: str, day: str, watch: str, out: Path) -> Figures:
+    """Check a day of what the champion's servers wrote; `state` keeps the history, `out` gets the report."""
+    from longtail.monitoring.config import Watch
+    from longtail.monitoring.log import yesterday
+    from longtail.monitoring.report import sentence
+    from longtail.monitoring.run import monitor as run
+    from longtail.registry import Registry
+
+    bundle = Registry(registry).resolve("champion")
+    signals = run(log, bundle, state, [day or yesterday()], Watch.load(watch or None))
+    with fresh(out) as folder:
+        for name in ("report.html", "report.json", "monitor.prom"):
+            shutil.copyfile(Path(state) / name, folder / name)
+    say(sentence(signals))
+    critical = sorted({s.name for s in signals if s.fired and s.severity == "critical"})
+    return {"sentence": sentence(signals), "critical": critical, "fired": sum(s.fired for s in signals)}
+
+
 def write_bundle(
     shop: Shop, about: Figures, features: Path, candidates: Path, ranker: Path, evaluation: Path, out: Path,
     figures: Figures, config: TrainingConfig, surfaces: str,
@@ -472,7 +500,9 @@ def write_bundle(
         shutil.copytree(candidates / "retrieval", folder / "retrieval")
         shutil.copytree(ranker / "ranker", folder / "ranker")
         shutil.copyfile(ranker / "features.json", folder / "ranker" / "features.json")
-        shutil.copytree(evaluation, folder / "evaluation", ignore=shutil.ignore_patterns(SLICES))
+        shutil.copytree(evaluation, folder / "evaluation", ignore=shutil.ignore_patterns(SLICES, REFERENCE))
+        if (evaluation / REFERENCE).is_dir():
+            shutil.copytree(evaluation / REFERENCE, folder / REFERENCE)
         by_segment = {str(n): segments.best(s + 1)[:200] for s, n in enumerate(shop.segments)}
         write_fallback(folder, shop.catalogue.item_ids, everyone.best(0)[:500], by_segment)
         write_people(folder, shop.log, shop.user_ids, shop.segment, shop.segments, config.history)
@@ -506,6 +536,13 @@ def _card(folder: Path, shop: Shop, about: Figures, config: TrainingConfig) -> t
     found = BiasReport.from_json(bias.read_text()) if bias.is_file() else None
     about_it = (last, last, report, data, training, found)
     return model_card(*about_it), card_data(*about_it)
+
+
+def _evenly(n: int, most: int) -> np.ndarray:
+    """bool [n]: at most so many of n, spread evenly."""
+    out = np.zeros(n, bool)
+    out[np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))] = True
+    return out
 
 
 def end_of(shop: Shop) -> int:

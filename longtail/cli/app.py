@@ -12,6 +12,7 @@ from longtail.cli import (
     data,
     erase,
     experiment,
+    monitoring,
     pipeline,
     playground,
     precompute,
@@ -61,6 +62,7 @@ app.command()(serving.recommend)
 app.command()(precompute.precompute)
 app.command()(erase.erase)
 app.command()(playground.playground)
+app.command()(monitoring.monitor)
 app.add_typer(registry.app, name="registry")
 app.add_typer(retrain.app, name="retrain")
 app.add_typer(experiment.app, name="experiment")

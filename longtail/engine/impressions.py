@@ -107,13 +107,17 @@ def read_impressions(folder: Path | str) -> list[tuple[Impression, np.ndarray]]:
 def each_impression(folder: Path | str) -> Iterator[tuple[Impression, np.ndarray]]:
     """Every logged list in the order of the files, a file at a time: (the row, features float32 [candidates, F])."""
     for path in sorted(Path(folder).glob("date=*/part-*.parquet")):
-        table = pq.ParquetFile(path).read()
-        times = table["time"].cast(pa.int64()).to_pylist()
-        for row, micros in zip(table.to_pylist(), times, strict=True):
-            row |= {"time": micros} | {n: np.array(row[n], np.int64) for n in _ARRAYS}
-            flat = np.frombuffer(row["features"], "<f4")
-            n = len(row["candidates"])
-            yield Impression(**row), flat.reshape(n, -1) if n else flat.reshape(0, 0)
+        yield from each_row(pq.ParquetFile(path).read())
+
+
+def each_row(table: pa.Table) -> Iterator[tuple[Impression, np.ndarray]]:
+    """The lists of a table of `SCHEMA`: (the row, features float32 [candidates, F])."""
+    times = table["time"].cast(pa.int64()).to_pylist()
+    for row, micros in zip(table.to_pylist(), times, strict=True):
+        row |= {"time": micros} | {n: np.array(row[n], np.int64) for n in _ARRAYS}
+        flat = np.frombuffer(row["features"], "<f4")
+        n = len(row["candidates"])
+        yield Impression(**row), flat.reshape(n, -1) if n else flat.reshape(0, 0)
 
 
 _ARRAYS = [f.name for f in fields(Impression) if f.type == "np.ndarray"]

@@ -89,6 +89,18 @@ def training_rows(
     return rows, names[4], names[5], proposed / max(len(wanted.item), 1)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """The best items of M requests as the ranker saw them, N rows: `request` int64 [N] ascending, `item` int64 [N],
+    `features` float32 [N, F], `score` float32 [N], `source` int64 [N] the source that speaks for it most."""
+
+    request: np.ndarray
+    item: np.ndarray
+    features: np.ndarray
+    score: np.ndarray
+    source: np.ndarray
+
+
 def recommend(
     stage: Stage, booster: xgb.Booster | None, requests: Requests, k: int, n: int | None = None,
     step: Callable[[int], None] = lambda done: None,
@@ -106,16 +118,40 @@ def recommend_tilted(
     Candidates are proposed and scored once.
     """
     out = [np.full((len(requests), k), -1, np.int64) for _ in tilts]
-    items = stage.item_table()
-    for first, part, candidates in stage.chunks(requests, n):
-        score = candidates.blend
-        if booster is not None:
-            score = booster.inplace_predict(stage.features(part, candidates, items))
+    for first, size, candidates, _, score in _scored(stage, booster, requests, n):
         for lists, tilt in zip(out, tilts, strict=True):
             tilted = score if tilt is None else score + tilt[candidates.items]
-            lists[first : first + len(part)] = best_of(candidates.rows, candidates.items, tilted, len(part), k)
-        step(first + len(part))
+            lists[first : first + size] = best_of(candidates.rows, candidates.items, tilted, size, k)
+        step(first + size)
     return out
+
+
+def recommend_shown(
+    stage: Stage, booster: xgb.Booster, requests: Requests, k: int, keep: np.ndarray, places: int
+) -> tuple[np.ndarray, Shown]:
+    """`recommend`, and what the ranker saw of the first `places` items of the requests in `keep` bool [B]."""
+    out = np.full((len(requests), k), -1, np.int64)
+    parts = []
+    for first, size, candidates, features, score in _scored(stage, booster, requests, None):
+        best = best_of(candidates.rows, candidates.items, score, size, k)
+        out[first : first + size] = best
+        b, place = np.nonzero((best[:, :places] >= 0) & keep[first : first + size, None])
+        at = np.searchsorted(candidates.rows * ROW + candidates.items, b * ROW + best[b, place])
+        parts.append((b + first, best[b, place], features[at], np.asarray(score, np.float32)[at], candidates.best[at]))
+    return out, Shown(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _scored(
+    stage: Stage, booster: xgb.Booster | None, requests: Requests, n: int | None
+) -> Iterator[tuple[int, int, Candidates, np.ndarray, np.ndarray]]:
+    """(first request, requests, candidates, features, scores) a piece; no features without a booster."""
+    items = stage.item_table()
+    for first, part, candidates in stage.chunks(requests, n):
+        features, score = np.empty((0, 0), np.float32), candidates.blend
+        if booster is not None:
+            features = stage.features(part, candidates, items)
+            score = booster.inplace_predict(features)
+        yield first, len(part), candidates, features, score
 
 
 def source_lists(stage: Stage, requests: Requests, k: int) -> dict[str, np.ndarray]:

@@ -26,6 +26,7 @@ STEPS = (
     "warm_candidates",
     "warm_ranker",
     "deploy",
+    "monitor",
 )
 
 

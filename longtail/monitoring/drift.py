@@ -1,0 +1,147 @@
+"""Features and predictions as they were served, against those of the training reference."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from longtail.engine.impressions import Impression, each_row
+from longtail.engine.parts import Bundle
+from longtail.features.request import feature_list
+from longtail.monitoring.judging import Measured
+from longtail.monitoring.log import PARTS, iso
+from longtail.monitoring.reference import Reference
+from longtail.schema import DAY_US
+
+# They say what day it is, and how long ago the snapshot was taken: the ages have checks of their own.
+CALENDAR = ("context_weekday", "item_age", "item_since_last", "item_listed", "user_age", "user_since_last")
+SPREAD = 24  # files at least, of those of a day, that the sample is taken from
+
+
+@dataclass(frozen=True)
+class Served:
+    """Lists that a bundle made in full, of one day: `rows` [M]; of N shown items `request` int64 [N] into `rows`,
+    `item` int64 [N], `features` float32 [N, F] and `score` float32 [N] as they were served."""
+
+    rows: list[Impression]
+    request: np.ndarray
+    item: np.ndarray
+    features: np.ndarray
+    score: np.ndarray
+    why_not: str = ""
+
+
+def sample(folder: Path, day: int, bundle: Bundle, most: int, seed: int = 0) -> Served:
+    """At most `most` shown items with their features from the impression log of a day (midnight, microseconds).
+
+    They come from files all over the day, a part of each, so that a log of gigabytes costs a few of its files.
+    """
+    width = len(feature_list(bundle.sources))
+    files = sorted(p for p in (Path(folder) / "impressions").glob(PARTS) if p.parent.name[5:] == iso(day))
+    rng = np.random.default_rng([seed, day // DAY_US])
+    rows: list[Impression] = []
+    parts: list[tuple[np.ndarray, ...]] = []
+    found, why = 0, Counts()
+    for path in (files[n] for n in rng.permutation(len(files))):
+        left = math.ceil(most / max(min(len(files), SPREAD), 1))  # of this file
+        table = pq.ParquetFile(path).read()
+        for row, features in each_row(table.take(rng.permutation(table.num_rows)[:left])):
+            reason = _unfit(row, features, bundle, width)
+            if reason:
+                why.add(reason)
+                continue
+            part = _shown(row, features, bundle)
+            rows.append(row)
+            parts.append((np.full(len(part[0]), len(rows) - 1), *part))
+            found += len(part[0])
+            left -= len(part[0])
+            if left <= 0 or found >= most:
+                break
+        if found >= most:
+            break
+    if not parts:
+        empty = np.empty(0, np.int64)
+        return Served([], empty, empty, np.empty((0, width), np.float32), np.empty(0, np.float32), why.most(len(files)))
+    request, item, features, score = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Served(rows, request, item, features, score)
+
+
+class Counts(dict[str, int]):
+    """How often lists were passed over, by reason."""
+
+    def add(self, reason: str) -> None:
+        """One more."""
+        self[reason] = self.get(reason, 0) + 1
+
+    def most(self, files: int) -> str:
+        """The commonest reason."""
+        return max(self, key=lambda r: self[r]) if self else "the log holds no lists of the day"
+
+
+def _unfit(row: Impression, features: np.ndarray, bundle: Bundle, width: int) -> str:
+    if row.model_version != bundle.version:
+        return "the lists of the day are another bundle's"
+    if row.level != "full" or row.made != "live":
+        return "no list of the day was made in full at its time"
+    if not len(row.candidates) or features.shape != (len(row.candidates), width):
+        return "the impression log holds no features: serve with `--impression-features shown`"
+    return ""
+
+
+def _shown(row: Impression, features: np.ndarray, bundle: Bundle) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(item, features, score) of the shown items that the ranker scored."""
+    codes = bundle.codes.find(row.items)
+    order = np.argsort(row.candidates, kind="stable")
+    at = order[np.searchsorted(row.candidates[order], codes).clip(max=len(order) - 1)]
+    known = np.flatnonzero(row.candidates[at] == codes)
+    return codes[known], features[at[known]], np.asarray(row.score, np.float32)[known]
+
+
+def measure(served: Served, reference: Reference | None, sources: Sequence[str], least: int) -> list[Measured]:
+    """PSI of every feature and of the scores, and how many items lack a feature; nothing below `least` lists."""
+    names = [f.name for f in feature_list(sources)]
+    if reference is None or len(served.rows) < least or reference.features.shape[1] != len(names):
+        why = "the bundle holds no training reference: train again" if reference is None else served.why_not
+        why = why or f"only {len(served.rows)} lists were made in full"
+        return [
+            Measured(n, "", math.nan, why_not=why) for n in ("feature_drift", "feature_missing", "prediction_drift")
+        ]
+    out = []
+    for n, name in enumerate(names):
+        now, then = served.features[:, n], reference.features[:, n]
+        lacking, lacked = np.isnan(now), np.isnan(then)
+        p = float(lacking.mean())
+        out.append(Measured("feature_missing", name, p, training=float(lacked.mean())))
+        if name not in CALENDAR:
+            out.append(_psi("feature_drift", name, now[~lacking], then[~lacked]))
+    out.append(_psi("prediction_drift", "", served.score, reference.score))
+    return out
+
+
+def _psi(check: str, part: str, now: np.ndarray, then: np.ndarray) -> Measured:
+    if len(now) < 100 or len(then) < 100:
+        return Measured(check, part, math.nan, why_not="hardly any item has it")
+    return Measured(check, part, evidently_psi(now, then))
+
+
+def evidently_psi(now: np.ndarray, then: np.ndarray) -> float:
+    """Evidently's population stability index of two samples, float [N] and [M].
+
+    Its test alone: a whole Evidently report spends nearly all of its time on pictures.
+    """
+    os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from evidently.legacy.calculations.stattests.psi import psi_stat_test
+        from evidently.legacy.core import ColumnType
+
+        series = (pd.Series(values.astype(np.float64)) for values in (then, now))
+        return float(psi_stat_test.func(*series, ColumnType.Numerical, 0.25)[0])
