@@ -23,7 +23,7 @@ longtail-{{ .name }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ if .gpu
 
 {{/* "true" where something needs the data volume. */}}
 {{- define "longtail.writesData" -}}
-{{- if or .Values.collector.enabled (ne .Values.recommender.impressions "off") .Values.jobs.precompute.schedule -}}true{{- end -}}
+{{- if or .Values.collector.enabled (ne .Values.recommender.impressions "off") (include "longtail.jobs" .) -}}true{{- end -}}
 {{- end -}}
 
 {{- define "longtail.dataClaim" -}}

@@ -1,4 +1,8 @@
-{{/* A CronJob that runs `longtail ARGS`: (dict "root" $ "name" "precompute" "schedule" "0 4 * * *" "args" list). */}}
+{{/*
+A CronJob that runs `longtail ARGS`: (dict "root" $ "name" "precompute" "schedule" "0 4 * * *" "args" list "retries" 1
+"pipelines" true), with a token for Kubeflow Pipelines where it says so. It finds the surfaces at /etc/longtail, the files of jobs at
+/etc/longtail-jobs.
+*/}}
 {{- define "longtail.cronJob" -}}
 {{- $values := .root.Values -}}
 {{- $champion := $values.variants.champion.uri -}}
@@ -15,7 +19,7 @@ spec:
   failedJobsHistoryLimit: 3
   jobTemplate:
     spec:
-      backoffLimit: 1
+      backoffLimit: {{ .retries }}
       activeDeadlineSeconds: {{ $values.jobs.deadlineSeconds }}
       ttlSecondsAfterFinished: 604800
       template:
@@ -44,6 +48,11 @@ spec:
                 {{- toYaml .args | nindent 16 }}
               env:
                 - {name: HOME, value: /tmp}
+                {{- if .pipelines }}
+                - {name: KF_PIPELINES_SA_TOKEN_PATH, value: /var/run/secrets/kubeflow/pipelines/token}
+                {{- end }}
+                - {name: LONGTAIL_AUDIT, value: /data/audit.jsonl}
+                - {name: LONGTAIL_ACTOR, value: {{ .root.Release.Name }}-{{ .name }}}
                 {{- with $values.jobs.registry }}
                 - {name: LONGTAIL_REGISTRY, value: {{ . | quote }}}
                 {{- end }}
@@ -61,6 +70,12 @@ spec:
               volumeMounts:
                 - {name: data, mountPath: /data}
                 - {name: tmp, mountPath: /tmp}
+                {{- if .pipelines }}
+                - {name: pipelines-token, mountPath: /var/run/secrets/kubeflow/pipelines, readOnly: true}
+                {{- end }}
+                {{- if include "longtail.jobFiles" .root }}
+                - {name: files, mountPath: /etc/longtail-jobs, readOnly: true}
+                {{- end }}
                 {{- if $values.surfaces }}
                 - {name: surfaces, mountPath: /etc/longtail, readOnly: true}
                 {{- end }}
@@ -72,6 +87,17 @@ spec:
               persistentVolumeClaim: {claimName: {{ include "longtail.dataClaim" .root }}}
             - name: tmp
               emptyDir: {}
+            {{- if .pipelines }}
+            # Kubeflow Pipelines asks who submits; the Kubernetes API does not take this one.
+            - name: pipelines-token
+              projected:
+                sources:
+                  - serviceAccountToken: {path: token, audience: pipelines.kubeflow.org, expirationSeconds: 7200}
+            {{- end }}
+            {{- if include "longtail.jobFiles" .root }}
+            - name: files
+              configMap: {name: {{ .root.Release.Name }}-jobs}
+            {{- end }}
             {{- if $values.surfaces }}
             - name: surfaces
               configMap: {name: {{ .root.Release.Name }}-surfaces}
@@ -80,4 +106,30 @@ spec:
             - name: bundle
               persistentVolumeClaim: {claimName: {{ include "longtail.claim" $champion }}, readOnly: true}
             {{- end }}
+{{- end -}}
+
+{{/* Files that jobs read: name: content. */}}
+{{- define "longtail.jobFiles" -}}
+{{- with .Values.jobs.monitor }}{{ if and .schedule .settings }}
+monitor.yaml: |
+  {{- toYaml .settings | nindent 2 }}
+{{- end }}{{ end }}
+{{- with .Values.jobs.retrain }}{{ if .schedule }}
+retrain.yaml: |
+  {{- toYaml .policy | nindent 2 }}
+{{- with .platform }}
+platform.yaml: |
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}{{ end }}
+{{- end -}}
+
+{{/* The bundle that jobs look at: the registry's champion, or the one on the claim. */}}
+{{- define "longtail.jobBundle" -}}
+{{- ternary "champion" (include "longtail.bundlePath" .Values.variants.champion.uri) (ne .Values.jobs.registry "") -}}
+{{- end -}}
+
+{{/* "true" where some job has a time. */}}
+{{- define "longtail.jobs" -}}
+{{- with .Values.jobs }}{{ if or .precompute.schedule .monitor.schedule .retrain.schedule }}true{{ end }}{{ end -}}
 {{- end -}}
