@@ -10,6 +10,8 @@ from scipy import stats
 from longtail.errors import InvalidInput
 from longtail.offpolicy.estimators import Score
 
+UNSEEN = 0.5
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -32,8 +34,8 @@ def estimate(score: Score, user: np.ndarray, level: float = 0.95) -> Estimate:
     the removal of skewness by transformation") takes the skewness out; it is monotone, so it always gives an interval.
     The error itself is guessed from few large values: t has the degrees of freedom that a variance of such kurtosis
     has, 2n / (kurtosis - (n - 3) / (n - 1)) (O'Neill, 2014). And a log that lacks the largest weights looks calm and
-    certain: the next person exceeds all n with chance 1 / (n + 1), so spread, skewness and kurtosis are taken as if one
-    more were there, as large as the largest. benchmarks/README.md has the coverage with and without.
+    certain: spread, skewness and kurtosis are taken as if it held half a person more, as large as its largest, which is
+    what Jeffreys' prior gives to those that were not seen. benchmarks/README.md has the coverage with and without.
 
     Raises:
         InvalidInput: fewer than two people.
@@ -65,16 +67,18 @@ def _interval(score: Score, user: np.ndarray, level: float, skewed: bool) -> Est
     if people < 2:
         raise InvalidInput(f"{people} people in the log: an interval needs at least two")
     by_person = np.bincount(counted, score.influence, people) * people / lists
+    counts = np.ones(people)
     if skewed:
         by_person = np.append(by_person, by_person[np.argmax(np.abs(by_person))])
-    spread = by_person.std(ddof=1)
-    error = float(spread / np.sqrt(people))
+        counts = np.append(counts, UNSEEN)
+    n = counts.sum()
+    off = by_person - np.average(by_person, weights=counts)
+    spread = float(np.sqrt(np.average(off**2, weights=counts)))
+    error = spread * float(np.sqrt(n / (n - 1) / people))
     freedom, skewness = float(people - 1), 0.0
     if skewed and spread > 0:
-        n = len(by_person)
-        scaled = (by_person - by_person.mean()) / by_person.std()
-        skewness = float((scaled**3).mean())
-        excess = float((scaled**4).mean()) - (n - 3) / (n - 1)
+        skewness = float(np.average((off / spread) ** 3, weights=counts))
+        excess = float(np.average((off / spread) ** 4, weights=counts)) - (n - 3) / (n - 1)
         freedom = min(freedom, max(1.0, 2 * n / excess)) if excess > 0 else freedom
     tails = [_untransformed(t, skewness, people) for t in stats.t.ppf([(1 + level) / 2, (1 - level) / 2], freedom)]
     low, high = (score.value - t * error for t in tails)

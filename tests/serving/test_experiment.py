@@ -18,6 +18,7 @@ from longtail.errors import Unavailable
 from longtail.experiments.assignment import HOLDOUT, assign
 from serving.local import LocalServing
 from serving.ranker.triton import wheel
+from tests.engine.in_process import PATIENT
 from tests.serving import small_bundle
 
 pytestmark = pytest.mark.serving
@@ -91,7 +92,8 @@ def test_two_experiments_from_start_to_analysis(bundle_folder, tmp_path):
     for name, text in (("ranker", RANKER.replace("NEW", str(new))), ("shelf", SHELF), ("variety", VARIETY)):
         (tmp_path / f"{name}.yaml").write_text(text)
     state = tmp_path / "state"
-    with LocalServing(bundle_folder, state, impressions=state / "impressions") as serving:
+    waits = [word for name, ms in PATIENT.items() for word in (f"--{name}", str(ms))]
+    with LocalServing(bundle_folder, state, impressions=state / "impressions", extra=waits) as serving:
         command(serving, "start", tmp_path / "ranker.yaml")
         command(serving, "start", tmp_path / "shelf.yaml")
         before = ask(serving)
