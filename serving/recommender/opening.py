@@ -121,18 +121,13 @@ def prepare_beside(folder: Path, state: Path) -> None:
     words = [sys.executable, "-m", "serving.recommender.opening", str(folder), str(state)]
     try:
         done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PREPARE_S, check=False,
-            preexec_fn=_nice,
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PREPARE_S, check=False
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InvalidBundle(f"{folder} could not be prepared: {error}") from None
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()] or [f"ended with code {done.returncode}"]
         raise InvalidBundle(said[-1])
-
-
-def _nice() -> None:
-    os.nice(10)
 
 
 def prepare(arguments: Sequence[str] | None = None) -> None:
@@ -150,5 +145,7 @@ def prepare(arguments: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     from serving.lean import keep_out
 
+    # Here, and not between fork and exec, where the threads of a server may hold a lock for ever.
+    os.nice(10)
     keep_out()
     prepare()
