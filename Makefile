@@ -125,8 +125,9 @@ pipeline: install ## compile pipelines/training.yaml again after a change
 	$(PYTHON) -m pipelines.compile
 
 COMPILE = $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --no-emit-index-url --no-header --quiet
-# The hashes of what an image takes stand in requirements.lock. NCCL is for training on several GPUs.
-TAKEN = $(COMPILE) --constraints requirements.lock --no-annotate --no-emit-package nvidia-nccl-cu12
+# The hashes of what an image takes stand in requirements.lock. NCCL is for training on several GPUs; Feast and KServe name the other
+# two and serve without them.
+TAKEN = $(COMPILE) --constraints requirements.lock --no-annotate $(patsubst %,--no-emit-package %,nvidia-nccl-cu12 mypy pillow)
 
 # XGBoost's wheel carries kernels for GPUs, 220 MB, that xgboost-cpu of the same version does without. The rest is what Triton's
 # Python wrapper would need, which is not used.
@@ -140,7 +141,7 @@ lock: ## resolve requirements.lock again, and what each image takes of it
 	for server in recommender retriever collector; do \
 	  $(TAKEN) --extra $$server --output-file serving/$$server/requirements.txt; \
 	done
-	$(TAKEN) --extra ranker $(WRAPPED:%=--no-emit-package %) --output-file serving/ranker/requirements.txt
+	$(TAKEN) --extra ranker $(patsubst %,--no-emit-package %,$(WRAPPED)) --output-file serving/ranker/requirements.txt
 	grep -om1 'xgboost==[0-9.]*' pyproject.toml | sed s/xgboost/xgboost-cpu/ | $(subst pyproject.toml,-,$(COMPILE)) --no-deps \
 	  --generate-hashes --output-file serving/ranker/requirements-cpu.txt
 	$(COMPILE) --constraints requirements.lock --no-annotate --extra train --output-file pipelines/requirements.txt

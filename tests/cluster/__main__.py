@@ -36,12 +36,12 @@ def furnish(cluster: Cluster) -> None:
     """The definitions that the chart asks for of a cluster; KServe's cannot always be had, then it says so."""
     files = crds.of_modules()
     try:
-        files.append(crds.kserve())
+        files.append(crds.kserve(cluster.folder))
     except NotBuilt as reason:
         print(f"cluster: {reason}", file=sys.stderr)
     cluster.kubectl("apply", "--server-side", *(f"--filename={file}" for file in files))
     established = ["wait", "--for=condition=established", "crd", "--all", "--timeout=10s"]
-    cluster.wait("the definitions", lambda: cluster.kubectl(*established), 120)  # one without a status yet is an error
+    cluster.wait("the definitions", lambda: cluster.kubectl(*established), 600)  # one without a status yet is an error
 
 
 def down(state: Path) -> None:

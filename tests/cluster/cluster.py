@@ -121,7 +121,7 @@ class ControlPlane(Cluster):
         self._write_kubeconfig(f"https://127.0.0.1:{api}")
         start, log = self.processes.start, "--v=1"
         start("etcd", [
-            programs["etcd"], "--data-dir=etcd", "--unsafe-no-fsync", "--log-level=error",
+            programs["etcd"], f"--data-dir={self.folder}/etcd", "--unsafe-no-fsync", "--log-level=error",
             f"--listen-client-urls=http://127.0.0.1:{etcd}", f"--advertise-client-urls=http://127.0.0.1:{etcd}",
             f"--listen-peer-urls=http://127.0.0.1:{peer}", f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
             f"--initial-cluster=default=http://127.0.0.1:{peer}",
@@ -139,7 +139,7 @@ class ControlPlane(Cluster):
             "--endpoint-reconciler-type=none" if advertise.startswith("127.") else "--profiling=false",
         ])  # fmt: skip
         self._await("apiserver", lambda: "ok" in self.kubectl("get", "--raw", "/readyz"))
-        one = ["--kubeconfig=kubeconfig", "--leader-elect=false", "--secure-port=0", log]
+        one = [f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--secure-port=0", log]
         start("controller-manager", [
             programs["kube-controller-manager"], *one, "--use-service-account-credentials",
             f"--service-account-private-key-file={pki}/service-accounts.key", f"--root-ca-file={pki}/ca.crt",
@@ -156,7 +156,7 @@ class ControlPlane(Cluster):
             NotBuilt: there is no kwok.
         """
         words = ["--manage-all-nodes=false", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake"]
-        self.processes.start("kwok", [program("kwok"), "--kubeconfig=kubeconfig", *words])
+        self.processes.start("kwok", [program("kwok"), f"--kubeconfig={self.kubeconfig}", *words])
         self.apply(nodes)
 
     def stop(self) -> None:

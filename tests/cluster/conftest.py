@@ -18,7 +18,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
     given = os.environ.get("LONGTAIL_KUBECONFIG")
     try:
-        crds.kserve()
+        crds.kserve(folder)
         if given:
             yield Cluster(Path(given), folder)
             return

@@ -46,6 +46,10 @@ topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: {{ $key }}
     whenUnsatisfiable: {{ $.root.Values.pods.spread }}
+    # Nodes that may not be used (other pools, drained ones) are no places left empty, and a new revision is spread by itself:
+    # otherwise a rollout waits for room that never comes.
+    nodeTaintsPolicy: Honor
+    matchLabelKeys: [pod-template-hash]
     labelSelector:
       matchLabels:
         {{- include "longtail.labels" $ | nindent 8 }}
