@@ -31,6 +31,43 @@ def test_a_server_carries_no_training_library(name: str):
     assert not {n for n in taken if n.startswith("nvidia-")} - {"nvidia-pytriton"}
 
 
+# Imports a server's entry while every package that its image lacks is hidden.
+IMPORTED = """
+import importlib, re, sys
+from importlib import metadata
+taken = set(sys.argv[2:])
+def listed(name):
+    return re.sub(r"[-_.]+", "-", name).lower() in taken
+hidden = {m for m, owners in metadata.packages_distributions().items() if not any(map(listed, owners))}
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in hidden - {"longtail", "serving"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Hidden())
+importlib.import_module(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "modules"),
+    [
+        ("recommender", ["serving.recommender.app", "longtail.features.views", "longtail.features.live_redis"]),
+        ("retriever", ["serving.retriever.app"]),
+        ("ranker", ["serving.ranker.server", "longtail.ranking.forest", "xgboost"]),
+        ("collector", ["serving.collector.server", "serving.collector.drain"]),
+    ],
+)
+def test_a_server_starts_with_what_its_image_holds(name: str, modules: list[str]):
+    lists = sorted((ROOT / "serving" / name).glob("requirements*.txt"))
+    taken = {pin.split("==")[0] for file in lists for pin in pins(file)}
+    taken |= {"xgboost"} if "xgboost-cpu" in taken else set()
+    for module in modules:
+        done = subprocess.run(
+            [sys.executable, "-c", IMPORTED, module, *taken], capture_output=True, text=True, cwd=ROOT
+        )
+        assert not done.returncode, done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("name", [*SERVERS, "pipelines"])
 def test_a_containerfile_runs_as_somebody_without_rights_and_names_no_registry(name: str):
     folder = ROOT / name if name == "pipelines" else ROOT / "serving" / name
