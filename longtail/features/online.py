@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +179,8 @@ def local_store(folder: Path, online: str = "online.db") -> FeatureStore:
             project=PROJECT, provider="local", entity_key_serialization_version=3,
             registry={"path": str(folder.resolve() / "registry.db"), "cache_ttl_seconds": 0},
             online_store={"type": "sqlite", "path": str(folder.resolve() / online)},
-            offline_store={"type": "duckdb"},
+            # A server only reads the online store, and its image has no DuckDB.
+            offline_store={"type": "duckdb" if find_spec("duckdb") and find_spec("ibis") else "dask"},
         )
     )  # fmt: skip
 

@@ -33,7 +33,7 @@ def test_a_server_carries_no_training_library(name: str):
 
 # Imports a server's entry while every package that its image lacks is hidden.
 IMPORTED = """
-import importlib, re, sys
+import importlib, importlib.util, re, sys
 from importlib import metadata
 taken = set(sys.argv[2:])
 def listed(name):
@@ -43,15 +43,28 @@ class Hidden:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in hidden - {"longtail", "serving"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name.split(".")[0] in hidden else found(name, package)
 sys.meta_path.insert(0, Hidden())
 importlib.import_module(sys.argv[1])
+if sys.argv[1] == "longtail.features.online":
+    from pathlib import Path
+    sys.modules[sys.argv[1]].local_store(Path.cwd())
 """
 
 
 @pytest.mark.parametrize(
     ("name", "modules"),
     [
-        ("recommender", ["serving.recommender.app", "longtail.features.views", "longtail.features.live_redis"]),
+        (
+            "recommender",
+            [
+                "serving.recommender.app",
+                "longtail.features.online",
+                "longtail.features.views",
+                "longtail.features.live_redis",
+            ],
+        ),
         ("retriever", ["serving.retriever.app"]),
         ("ranker", ["serving.ranker.server", "longtail.ranking.forest", "xgboost"]),
         ("collector", ["serving.collector.server", "serving.collector.drain"]),
