@@ -45,7 +45,7 @@ def champion_lists(data: TrainingSet, window: tuple[int, int], requests: Request
     warm, about = WarmStart.load(kept), json.loads((kept / ABOUT).read_text())
     if warm.until > start or any(a < stop and start < b for a, b in about["windows"]):
         raise InvalidInput("it has learned from the newest window")
-    past, shop = data.positives.before(data.stamps[-1]), data.shop
+    past, shop = data.positives.before(start), data.shop  # items are as old as a warm start's are
     with tempfile.TemporaryDirectory() as folder:
         kept_as_it_is = replace(data.config.two_tower, epochs=0)
         names = shop.segments.tolist()
