@@ -26,6 +26,7 @@ from longtail.schema import DAY_US
 __all__ = ["HORIZON_DAYS", "Limits", "Row", "Sealed", "Spool", "SpoolFull"]
 
 HORIZON_DAYS = 7
+PROBE_BYTES = 1 << 20
 CHUNK = 5000
 # Ids are forgotten one slice of the key space at a time, so that no transaction is long.
 SLICES = 4096
@@ -106,6 +107,24 @@ class Spool:
                 self._take_stock(self._file.reopen())
         self.check_room()
         return self._keep(rows, places or {})
+
+    def try_writing(self) -> None:
+        """Find out, without any event, whether events would be kept: what a large request brings must find its place.
+
+        Raises:
+            SpoolFull, Unavailable: they would not.
+        """
+        self.write([])
+        probe = self.folder / ".probe"
+        try:
+            with probe.open("wb") as file:
+                file.write(bytes(PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise Unavailable(f"{self.folder} takes no more events: {error}") from error
+        finally:
+            probe.unlink(missing_ok=True)
 
     def places(self, topic: str) -> dict[int, int]:
         """Partition -> next offset to consume, as the last `write` of that topic left it."""

@@ -39,8 +39,11 @@ class SpoolSink:
         self._told_aside = 0
 
     async def store(self, rows: Sequence[Row]) -> list[bool]:
+        return await self._in_writer(lambda: self.spool.write(rows))
+
+    async def _in_writer(self, work: Callable[[], Result]) -> Result:
         try:
-            new = await asyncio.get_running_loop().run_in_executor(self._writer, self.spool.write, rows)
+            done = await asyncio.get_running_loop().run_in_executor(self._writer, work)
         except LongtailError as error:
             if self._trouble is None:
                 say("store_failed", logging.ERROR, error=str(error))
@@ -49,7 +52,7 @@ class SpoolSink:
         if self._trouble is not None:
             self._trouble = None
             say("store_back")
-        return new
+        return done
 
     async def tend(self) -> None:
         SPOOL_ROWS.set(self.spool.rows)
@@ -59,7 +62,7 @@ class SpoolSink:
             say("spool_damaged", logging.ERROR, moved_to=aside, note="what could be read of it was taken over")
         if self._trouble is not None:
             # Nobody may be sending now: find out whether it would work.
-            await asyncio.gather(self.store([]), return_exceptions=True)
+            await asyncio.gather(self._in_writer(self.spool.try_writing), return_exceptions=True)
         if self._sealing is not None and not self._sealing.done():
             return
         now = time.monotonic()

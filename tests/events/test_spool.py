@@ -306,3 +306,29 @@ def test_kill_9_between_any_two_steps_loses_and_doubles_nothing(tmp_path: Path):
     found = counted(tmp_path)
     assert set(found.values()) == {1} and {f"e{n}" for n in range(told)} <= set(found)
     assert len(found) <= told + 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a disk of four megabytes takes the right to mount one")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_is_known_to_be_full_while_nobody_sends(small_disk: Path):
+    spool = Spool(small_disk / "spool", limits=Limits(free_bytes=0), now=lambda: NOON)
+    spool.try_writing()
+    filler = small_disk / "filler"
+    with pytest.raises(OSError), filler.open("wb") as file:
+        file.write(bytes(8 << 20))
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="takes no more events"):
+            spool.try_writing()
+    filler.unlink()
+    spool.try_writing()
+    assert spool.write([row(1)]) == [True] and spool.seal().rows == 1
+    spool.close()
