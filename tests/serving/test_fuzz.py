@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import grpc
 import pytest
@@ -40,7 +41,7 @@ COUNT = int(os.environ.get("LONGTAIL_FUZZ", "600"))
 HANGS_S = 30.0
 # Bodies sent for each one that hypothesis draws: making one takes longer than answering it, changing one does not.
 EACH = 4 if COUNT <= 600 else 15
-SHARES = {"predict": 0.4, "infer": 0.2, "events": 0.25, "grpc": 0.05, "openapi": 0.1}
+SHARES = {"predict": 0.38, "infer": 0.2, "events": 0.25, "grpc": 0.05, "openapi": 0.1, "reads": 0.02}
 
 
 @dataclass
@@ -411,6 +412,21 @@ def test_events(collector, body, given_headers, method, chunked, seed):
         if status == 200:
             told, asked = json.loads(found), json.loads(sent)
             assert told["accepted"] + told["duplicates"] + len(told["rejected"]) == len(asked.get("events", [asked]))
+
+
+reads = sorted(path for path, verbs in build()["paths"].items() if "get" in verbs)
+words = st.text(max_size=30)
+
+
+@many("reads")
+@given(
+    path=st.sampled_from(reads), more=often(4).flatmap(lambda none: st.just("") if none else words),
+    query=st.dictionaries(words, words, max_size=2), given_headers=headers, method=st.sampled_from(("GET", "HEAD")),
+)  # fmt: skip
+def test_reads(recommender, path, more, query, given_headers, method):
+    target = path + quote(more, errors="replace") + (f"?{urlencode(query, errors='replace')}" if query else "")
+    status, _ = recommender.ask(method, target, None, given_headers)
+    assert status in ((200, 404, 405) if more else (200, 405)), target
 
 
 @many("grpc")
