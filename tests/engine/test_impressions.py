@@ -66,13 +66,14 @@ def test_a_disk_that_fails_is_a_counter_and_writing_goes_on_when_it_recovers(tmp
 
 
 def test_adding_costs_microseconds_while_the_writer_works(tmp_path):
-    # The thread's own time: what else the machine does meanwhile is not the log's.
+    # The thread's own time, of all but the slowest few: neither the machine's other work nor a look for garbage over
+    # all that a test session keeps is the log's.
     log = ImpressionLog(tmp_path, room=2000, batch=100)
-    slowest = 0.0
+    took = []
     for n in range(3000):
         row = [shown(n)]
         start = time.thread_time()
         log.add(row)
-        slowest = max(slowest, time.thread_time() - start)
+        took.append(time.thread_time() - start)
     log.close()
-    assert slowest < 0.25
+    assert sorted(took)[-30] < 0.05

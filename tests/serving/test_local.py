@@ -245,6 +245,7 @@ def test_a_parent_that_ends_leaves_no_process(bundle_folder, tmp_path, how):
     script = (
         "import sys, time, signal\nfrom pathlib import Path\nfrom serving.local import LocalServing\n"
         "signal.signal(signal.SIGTERM, lambda *a: sys.exit(0))\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # one in the background starts with it ignored
         f"s = LocalServing(Path({str(bundle_folder)!r}), Path({str(tmp_path)!r}), clock='data')\n"
         "s.report = lambda m: None\n"
         "try:\n    s.launch()\n"
