@@ -17,13 +17,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from longtail.champion import WARM
+from longtail.champion import ABOUT, WARM
 from longtail.errors import InvalidInput
 from longtail.steps import Figures, fresh, load, say, write_ranker
 from longtail.training import Proposals, TrainingConfig, learn_blend, propose
 
 Action = Literal["refresh", "incremental"]
-BOOSTER, BLEND, ABOUT = "booster.ubj", "blend.json", "about.json"
+BOOSTER, BLEND = "booster.ubj", "blend.json"
 
 
 def fetch_champion(registry: str, out: Path) -> Figures:

@@ -4,15 +4,12 @@ from kfp import dsl
 
 from components.build_features.component import build_features
 from components.build_index.component import build_index
-from components.evaluate.component import evaluate
 from components.fetch_champion.component import fetch_champion
 from components.ingest.component import ingest
-from components.off_policy.component import off_policy
-from components.register.component import register
 from components.warm_candidates.component import warm_candidates
 from components.warm_ranker.component import warm_ranker
 from components.warm_two_tower.component import warm_two_tower
-from pipelines.training import Outputs
+from pipelines.training import Outputs, judge_and_register
 
 
 @dsl.pipeline(
@@ -66,41 +63,7 @@ def incremental(
         "candidates"
     ]
     ranker = warm_ranker(champion=fetched, candidates=candidates, config=config, action=action).outputs["ranker"]
-    judged = evaluate(shop=imported, index=index, candidates=candidates, ranker=ranker, config=config)
-    verdict = off_policy(
-        shop=imported,
-        features=features,
-        candidates=candidates,
-        ranker=ranker,
-        evaluation=judged.outputs["evaluation"],
-        config=config,
-        registry=registry,
-        surfaces=surfaces,
-        impressions=impressions,
-        margin=off_policy_margin,
-    )
-    verdict.set_caching_options(False)  # the log grows, and the champion changes
-    registered = register(
-        shop=imported,
-        features=features,
-        index=index,
-        candidates=candidates,
-        ranker=ranker,
-        evaluation=judged.outputs["evaluation"],
-        verdict=verdict.outputs["verdict"],
-        config=config,
-        registry=registry,
-        surfaces=surfaces,
-        metric=metric,
-        margin=margin,
-        gate=gate,
-    )
-    registered.set_caching_options(False)  # it writes to the registry
-    return Outputs(
-        shop=imported,
-        index=index,
-        candidates=candidates,
-        ranker=ranker,
-        evaluation=judged.outputs["evaluation"],
-        bundle=registered.outputs["bundle"],
-    )
+    return judge_and_register(
+        imported, features, index, candidates, ranker, config, registry, surfaces, metric, margin, impressions,
+        off_policy_margin, gate,
+    )  # fmt: skip

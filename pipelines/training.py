@@ -1,6 +1,6 @@
 """The training pipeline: from raw events to a registered bundle."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kfp import dsl
 
@@ -24,6 +24,51 @@ class Outputs(NamedTuple):
     ranker: dsl.Model
     evaluation: dsl.Artifact
     bundle: dsl.Model
+
+
+def judge_and_register(
+    shop: Any, features: Any, index: Any, candidates: Any, ranker: Any, config: str, registry: str, surfaces: str,
+    metric: str, margin: float, impressions: str, off_policy_margin: float, gate: str,
+) -> Outputs:  # fmt: skip
+    """The end of every training: what was trained, however it was, is judged, asked of the log, and registered."""
+    judged = evaluate(shop=shop, index=index, candidates=candidates, ranker=ranker, config=config)
+    verdict = off_policy(
+        shop=shop,
+        features=features,
+        candidates=candidates,
+        ranker=ranker,
+        evaluation=judged.outputs["evaluation"],
+        config=config,
+        registry=registry,
+        surfaces=surfaces,
+        impressions=impressions,
+        margin=off_policy_margin,
+    )
+    verdict.set_caching_options(False)  # the log grows, and the champion changes
+    registered = register(
+        shop=shop,
+        features=features,
+        index=index,
+        candidates=candidates,
+        ranker=ranker,
+        evaluation=judged.outputs["evaluation"],
+        verdict=verdict.outputs["verdict"],
+        config=config,
+        registry=registry,
+        surfaces=surfaces,
+        metric=metric,
+        margin=margin,
+        gate=gate,
+    )
+    registered.set_caching_options(False)  # it writes to the registry
+    return Outputs(
+        shop=shop,
+        index=index,
+        candidates=candidates,
+        ranker=ranker,
+        evaluation=judged.outputs["evaluation"],
+        bundle=registered.outputs["bundle"],
+    )
 
 
 @dsl.pipeline(name="longtail-training", description="From raw events to a registered two-stage recommender.")
@@ -67,41 +112,7 @@ def training(
     index = build_index(two_tower=tower, config=config).outputs["index"]
     candidates = build_candidates(shop=imported, index=index, config=config).outputs["candidates"]
     ranker = train_ranker(candidates=candidates, config=config).outputs["ranker"]
-    judged = evaluate(shop=imported, index=index, candidates=candidates, ranker=ranker, config=config)
-    verdict = off_policy(
-        shop=imported,
-        features=features,
-        candidates=candidates,
-        ranker=ranker,
-        evaluation=judged.outputs["evaluation"],
-        config=config,
-        registry=registry,
-        surfaces=surfaces,
-        impressions=impressions,
-        margin=off_policy_margin,
-    )
-    verdict.set_caching_options(False)  # the log grows, and the champion changes
-    registered = register(
-        shop=imported,
-        features=features,
-        index=index,
-        candidates=candidates,
-        ranker=ranker,
-        evaluation=judged.outputs["evaluation"],
-        verdict=verdict.outputs["verdict"],
-        config=config,
-        registry=registry,
-        surfaces=surfaces,
-        metric=metric,
-        margin=margin,
-        gate=gate,
-    )
-    registered.set_caching_options(False)  # it writes to the registry
-    return Outputs(
-        shop=imported,
-        index=index,
-        candidates=candidates,
-        ranker=ranker,
-        evaluation=judged.outputs["evaluation"],
-        bundle=registered.outputs["bundle"],
-    )
+    return judge_and_register(
+        imported, features, index, candidates, ranker, config, registry, surfaces, metric, margin, impressions,
+        off_policy_margin, gate,
+    )  # fmt: skip
