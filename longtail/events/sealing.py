@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
+from longtail.durable import sync_folder
 from longtail.schema import EVENT_EXTRAS, EVENT_SCHEMA
 
 # The event contract, the device (a pseudonym too), when it came in, and all other columns as one JSON object.
@@ -49,7 +50,7 @@ def write(events: Path, name: str, chunks: Iterable[list[bytes]]) -> tuple[int, 
         quarantine = events.parent / "quarantine"
         quarantine.mkdir(exist_ok=True)
         _publish(quarantine / f"part-{name}.jsonl", lambda file: file.write(b"\n".join(misfits) + b"\n"))
-        _sync(quarantine)
+        sync_folder(quarantine)
     if not table.num_rows:
         return len(misfits), 0
     days = pc.floor_temporal(table["timestamp"], unit="day")
@@ -60,8 +61,8 @@ def write(events: Path, name: str, chunks: Iterable[list[bytes]]) -> tuple[int, 
         folder = events / f"date={day:%Y-%m-%d}"
         folder.mkdir(parents=True, exist_ok=True)
         _publish(folder / f"part-{name}.parquet", partial(pq.write_table, rows, compression="zstd"))
-        _sync(folder)
-    _sync(events)
+        sync_folder(folder)
+    sync_folder(events)
     return table.num_rows + len(misfits), len(found)
 
 
@@ -122,12 +123,3 @@ def _publish(path: Path, write_to: Callable[[BinaryIO], object]) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.rename(path)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in the folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,7 +17,7 @@ from longtail.errors import InvalidInput
 from longtail.experiments.analysis import BROKEN_BELOW
 from longtail.experiments.config import Experiment
 from longtail.experiments.interleaving import Duel, credit, judge
-from longtail.experiments.log import MEMORY, PARTS, text
+from longtail.experiments.log import MEMORY, PARTS, scan, text
 
 # Every event of a drafted list goes to the team that chose its item.
 CREDITED = """
@@ -93,9 +93,7 @@ def analyse_duel(experiment: Experiment, folder: Path | str, now: int) -> DuelRe
     for name, files in logs.items():
         if not files:
             raise InvalidInput(f"{folder} holds no {name}/{PARTS}: name the servers' state folder")
-    drafts, events = (
-        f"read_parquet([{', '.join(text(p) for p in files)}], hive_partitioning = false)" for files in logs.values()
-    )
+    drafts, events = (scan(files) for files in logs.values())
     dates = experiment.dates
     end = min(now, dates.end_us)
     window = f"epoch_us(time) >= {dates.start_us} AND epoch_us(time) < {end}"

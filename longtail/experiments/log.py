@@ -140,7 +140,7 @@ def _views(con: duckdb.DuckDBPyConnection, folder: Path, unit: str) -> bool:
             "state folder"
         )
     who = f"{unit}_id AS unit, epoch_us(time) AS time"
-    shown = f"read_parquet([{', '.join(text(p) for p in logs['impressions'])}], hive_partitioning = false)"
+    shown = scan(logs["impressions"])
     empty = "NULL::VARCHAR AS device, NULL::VARCHAR AS region"
     met = [f"SELECT {who}, {LABELS}, surface, {empty}, false AS exposure FROM {shown}"]
     if logs["exposures"]:
@@ -151,7 +151,7 @@ def _views(con: duckdb.DuckDBPyConnection, folder: Path, unit: str) -> bool:
     did = [f"SELECT {who}, 'impression' AS kind, len(items) AS amount, NULL::DOUBLE AS value, "
            f"session_id AS session FROM {shown}"]  # fmt: skip
     if logs["events"]:
-        told = f"read_parquet([{', '.join(text(p) for p in logs['events'])}], hive_partitioning = false)"
+        told = scan(logs["events"])
         # Lists are counted from the servers' own log: what a page tells of them again is left out.
         did.append(f"SELECT {unit}_id AS unit, epoch_us(timestamp) AS time, event_type AS kind, 1 AS amount, value, "
                    f"session_id AS session FROM {told} WHERE event_type <> 'impression'")  # fmt: skip
@@ -180,6 +180,11 @@ def _shop(con: duckdb.DuckDBPyConnection, events: Path, unit: str) -> bool:
     return "variant" in columns
 
 
-def text(value: Path | str) -> str:
+def scan(paths: Sequence[Path | str], option: str = "hive_partitioning = false") -> str:
+    """Parquet files as a table in SQL."""
+    return f"read_parquet([{', '.join(text(p) for p in paths)}], {option})"
+
+
+def text(value: object) -> str:
     """A value as SQL text."""
     return "'" + str(value).replace("'", "''") + "'"

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
+from longtail.durable import sync_folder
 from longtail.errors import InvalidInput
 
 Action = Literal[
@@ -97,7 +98,7 @@ class AuditLog:
             file.flush()
             os.fsync(file.fileno())
         if anew:
-            _sync(self.path.parent)
+            sync_folder(self.path.parent)
         return entry
 
     @contextmanager
@@ -194,11 +195,3 @@ def _text(content: Mapping[str, Any]) -> bytes:
 
 def _hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(_text(content)).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

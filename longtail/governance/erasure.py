@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from longtail.durable import sync_folder
 from longtail.errors import InvalidInput, LongtailError, Unavailable
 
 PARTS = "*/date=*/part-*.parquet"  # events, impressions, and whatever else is logged by day
@@ -131,7 +132,7 @@ def rewrite(path: Path, mask: Callable[[pa.Table], np.ndarray], empty_too: bool 
             _publish(beside, path)
         finally:
             beside.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync_folder(path.parent)
     return gone
 
 
@@ -198,7 +199,7 @@ def _lines(path: Path, traces: Traces) -> int:
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         beside.write_bytes(b"".join(line + b"\n" for line in kept))
         _publish(beside, path)
-        _sync(path.parent)
+        sync_folder(path.parent)
     return gone
 
 
@@ -224,11 +225,3 @@ def _publish(beside: Path, path: Path) -> None:
     with beside.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(beside, path)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from longtail.experiments.log import scan
 from longtail.monitoring.config import Bots
 from longtail.monitoring.judging import Measured
-from longtail.monitoring.log import Log, quarantined, scan
+from longtail.monitoring.log import Log, quarantined
 from longtail.schema import DAY_US
 
 HOUR_US = DAY_US // 24

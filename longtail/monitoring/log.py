@@ -16,6 +16,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from longtail.errors import InvalidInput
+from longtail.experiments.log import scan, text
 from longtail.schema import DAY_US, GUEST_PREFIX
 
 PARTS = "date=*/part-*.parquet"
@@ -216,13 +217,3 @@ def _received(line: bytes, otherwise: int) -> int:
         return int(row["received_at"])
     except (ValueError, KeyError, TypeError):
         return otherwise
-
-
-def scan(paths: Sequence[str], option: str = "hive_partitioning = false") -> str:
-    """Parquet files as a table in SQL."""
-    return f"read_parquet([{', '.join(text(p) for p in paths)}], {option})"
-
-
-def text(value: object) -> str:
-    """A value as SQL text."""
-    return "'" + str(value).replace("'", "''") + "'"

@@ -12,12 +12,13 @@ from longtail.engine.impressions import Impression
 from longtail.engine.parts import Bundle
 from longtail.engine.people import merged
 from longtail.events import Histories, Requests
+from longtail.experiments.log import text
 from longtail.features.live import KEEP_US, UserHistory, to_histories
 from longtail.features.online import UserRows, unpack
 from longtail.features.request import COLUMNS, Pairs, assemble
 from longtail.monitoring.drift import Served
 from longtail.monitoring.judging import Measured
-from longtail.monitoring.log import open_log, text
+from longtail.monitoring.log import open_log
 from longtail.schema import DAY_US, EVENT_CODE, EVENT_STRENGTH
 
 LEAST = 10  # lists: fewer say nothing

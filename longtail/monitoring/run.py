@@ -13,12 +13,13 @@ import numpy as np
 
 from longtail.engine.parts import Bundle
 from longtail.errors import InvalidInput
+from longtail.experiments.log import scan
 from longtail.monitoring import business, data, drift, parity, popularity, serving
 from longtail.monitoring.config import Watch
 from longtail.monitoring.exposition import write_metrics
 from longtail.monitoring.history import History
 from longtail.monitoring.judging import Measured, judge
-from longtail.monitoring.log import Log, day_of, days_in, iso, open_log, scan
+from longtail.monitoring.log import Log, day_of, days_in, iso, open_log
 from longtail.monitoring.reference import NEW_DAYS, Reference
 from longtail.monitoring.report import write_report
 from longtail.monitoring.signal import Signal

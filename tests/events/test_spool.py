@@ -180,7 +180,8 @@ def test_a_seal_that_died_anywhere_is_finished_without_loss_or_double(
         if dies_after == "noting":
             patch.setattr(spool, "_finish", dying("finish", 2, spool._finish))
         elif dies_after in ("one file", "all files"):
-            patch.setattr(sealing, "_sync", dying("sync", 2 if dies_after == "one file" else 4, sealing._sync))
+            at = 2 if dies_after == "one file" else 4
+            patch.setattr(sealing, "sync_folder", dying("sync", at, sealing.sync_folder))
         else:
             patch.setattr(spool, "_count", dying("count", 1 if dies_after == "marking" else 4, spool._count))
         with pytest.raises(Died):
