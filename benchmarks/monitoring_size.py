@@ -25,7 +25,8 @@ from benchmarks.served_shop import train
 from longtail.datasets.simulator import SimulatorConfig
 from longtail.engine.impressions import SCHEMA
 from longtail.engine.parts import Bundle
-from longtail.monitoring.log import day_of, iso, scan
+from longtail.experiments.log import scan
+from longtail.monitoring.log import day_of, iso
 from longtail.monitoring.reference import Reference
 from longtail.ranking.ranker import RankerConfig
 from longtail.retrieval.two_tower import TwoTowerConfig
