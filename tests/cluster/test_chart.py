@@ -46,7 +46,7 @@ class Release:
         return [p for p in found if "deletionTimestamp" not in p["metadata"]]
 
     def idle(self) -> list[str]:
-        """Services and budgets that lead to no pod."""
+        """Services and budgets that lead to no pod; controllers count pods a moment after these are Ready."""
         slices = self.cluster.get("endpointslice", namespace=self.namespace)
         served = {s["metadata"]["labels"]["kubernetes.io/service-name"] for s in slices if s.get("endpoints")}
         services = {s["metadata"]["name"] for s in self.cluster.get("service", namespace=self.namespace)}
@@ -118,7 +118,8 @@ def test_every_pod_gets_ready_under_the_restricted_profile_and_none_is_refused(r
     parts = collections.Counter(p["metadata"]["labels"]["app.kubernetes.io/component"] for p in release.pods())
     for part in ("retriever", "ranker", "recommender"):
         assert parts[part] == release.values.get(part, {}).get("replicas", {}).get("min", 1)
-    assert parts["collector"] and not release.idle()
+    assert parts["collector"]
+    release.cluster.wait("pods behind every service and budget", lambda: not release.idle())
     events = release.cluster.get("event", namespace=release.namespace)
     # A pod that came before its volume was bound was not scheduled at once; that all are ready says that it was then.
     assert not [e["message"] for e in events if e["reason"] in ("FailedCreate", "FailedMount")]

@@ -34,7 +34,7 @@ def applied(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[tuple[
 def test_they_apply_strictly_hang_together_and_stay_the_same(applied: tuple[Release, list[dict]]):
     release, objects = applied
     cluster = release.cluster
-    assert not release.idle()
+    cluster.wait("pods behind every service and budget", lambda: not release.idle())
     kinds = ",".join(sorted({o["kind"] for o in objects}))
     before = cluster.get(kinds, namespace=NAMESPACE, selector=INSTANCE)
     assert {_id(o) for o in before if "ownerReferences" not in o["metadata"]} == {_id(o) for o in objects}
