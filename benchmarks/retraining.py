@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.known_key import known_key
 from longtail import steps, steps_warm
 from longtail.evaluation.bootstrap import paired_difference
 from longtail.training import TrainingConfig
@@ -81,7 +82,7 @@ def shops(out: Path, days: float, users: int, items: int, events: int, seed: int
     whole, part = out / "shop", out / "part"
     if not whole.is_dir():
         config = SimulatorConfig(users=users, items=items, events=events, seed=seed)
-        simulate_shop(whole, config, key_file=out / "key")
+        simulate_shop(whole, config, key_file=known_key(out))
     if not part.is_dir():
         beside = out / "part.half"
         shutil.rmtree(beside, ignore_errors=True)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xgboost as xgb
 
+from benchmarks.known_key import known_key
 from longtail import steps
 from longtail.datasets.importing import import_shop
 from longtail.datasets.simulated_log import SURFACES, DayLog
@@ -81,7 +82,7 @@ def train(folder: Path, config: SimulatorConfig, days: int, training: TrainingCo
     shop = folder / "shop"
     truth = simulate(folder / "raw", config)
     until = config.start_us + days * DAY_US
-    import_shop("simulator", folder / "raw", shop, key_file=folder / "key", until=until, now=until)
+    import_shop("simulator", folder / "raw", shop, key_file=known_key(folder), until=until, now=until)
     pseudonyms = Pseudonymiser(load_key(folder / "key"))
     truth.renamed(pseudonyms.of_all(truth.user_ids)).save(folder / "truth")
     at = {name: folder / name for name in ("features", "tower", "index", "candidates", "ranker", "evaluation")}

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.known_key import known_key
 from longtail.datasets.importing import simulate_shop
 from longtail.datasets.simulated_world import Truth, available, true_utility
 from longtail.datasets.simulator import SimulatorConfig
@@ -133,7 +134,7 @@ def run(simulated: SimulatorConfig, config: TrainingConfig, limit: int, tower: b
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "shop"
-        simulate_shop(folder, simulated, key_file=Path(scratch) / "key")
+        simulate_shop(folder, simulated, key_file=known_key(Path(scratch)))
         shop, truth = Shop.load(folder), Truth.load(folder / "truth")
         say(f"{len(shop.log):,} events, {shop.log.n_users:,} people, {shop.log.n_items:,} items")
         requests = requests_at_end(shop, truth, limit, simulated.seed, config.history)
