@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -54,25 +53,20 @@ class Retriever:
         n: int | None = None,
         also: tuple[np.ndarray, np.ndarray] | None = None,
         weights: np.ndarray | None = None,
-        beside: Executor | None = None,
     ) -> Candidates:
         """Union of all sources' proposals, the best `n` of each request by the blend (None: all).
 
         `also` and `weights` as in `Ask`. Scores and ranks of a source at weight 0 are there all the same.
-        `beside` searches the indices in another thread meanwhile: sooner, where a second core is idle.
         """
         blend = self.blend if weights is None else self.blend.scaled(weights)
         silent = np.zeros(len(self.sources), bool) if blend.silent is None else blend.silent
         depth = self.depth if self.repeats else self.depth + int(requests.history.lengths.max(initial=0))
         proposed = np.empty((len(self.sources), len(requests), depth), np.int64)
         (gathering, of_tables), (lists, of_lists), others = self._groups
-        # A loop that is compiled leaves the interpreter to the thread beside it.
-        ask = partial(_ask, [(s, self.sources[s]) for s in others], requests, silent, proposed)
-        waiting = beside.submit(ask) if beside and others else None
         gathered = gathering.answer(requests)
         proposed[of_tables] = gathered.top(depth)[0]
         lists.top(requests.segment, proposed, of_lists)
-        answers = waiting.result() if waiting else ask()
+        answers = _ask([(s, self.sources[s]) for s in others], requests, silent, proposed)
         proposed[silent] = -1
         rows, items = union(proposed, requests, self.depth, self.repeats, also)
         scores = np.empty((len(self.sources), len(rows)), np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,7 +30,7 @@ class RetrieverModel(Model):
         self._bundles, self._watch = bundles, watch
         # One worker: the sources' arithmetic is bound to a core; during large batches health checks are answered.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="retriever")
-        self._together = Together(ThreadPoolExecutor(1, "beside") if len(os.sched_getaffinity(0)) > 1 else None)
+        self._together = Together()
         self._upkeep: asyncio.Task[None] | None = None
         self.engine = watch is not None  # KServe then starts `start_engine` beside its servers
         self.ready = True

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import fields, replace
 
 import numpy as np
@@ -24,9 +23,7 @@ Waiting = tuple[Retriever, Requests, Ask, "asyncio.Future[Candidates]"]
 class Together:
     """Candidates of calls, on the event loop itself: to another thread and back takes a tenth of a call's time."""
 
-    def __init__(self, beside: Executor | None = None) -> None:
-        """`beside`: helps a call that comes alone, where there is a core for it."""
-        self._beside = beside
+    def __init__(self) -> None:
         self._waiting: deque[Waiting] = deque()
 
     async def candidates(self, retriever: Retriever, requests: Requests, ask: Ask) -> Candidates:
@@ -51,8 +48,7 @@ class Together:
         retriever, _, ask, _ = group[0]
         requests = [call[1] for call in group]
         try:
-            beside = self._beside if len(group) == 1 and not self._waiting else None
-            found = retriever.candidates(joined(requests), ask.n, ask.also, ask.weights, beside)
+            found = retriever.candidates(joined(requests), ask.n, ask.also, ask.weights)
         except Exception as error:  # noqa: BLE001 - each caller hears of it, and its server's edge tells
             for *_, future in group:
                 future.set_exception(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -123,11 +122,6 @@ def test_same_candidates_alone_and_in_a_batch(fitted: Retriever, people: Request
         alone = retriever.candidates(people.take(np.array([b])))
         mine = whole.take(whole.rows == b)
         same(alone, Candidates(mine.rows * 0, mine.items, mine.scores, mine.ranks, mine.blend, mine.best))
-
-
-def test_same_candidates_with_the_indices_searched_beside(fitted: Retriever, people: Requests) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        same(fitted.candidates(people, 5, beside=pool), fitted.candidates(people, 5))
 
 
 @pytest.mark.parametrize("repeats", [True, False])
