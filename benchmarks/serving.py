@@ -5,7 +5,8 @@
 One client says how long a request takes, end to end and by stage; several say how many requests the machine answers and
 what they cost in CPU seconds; lists that were made before, a moment ago (`cached`) or by a nightly run (`precomputed`),
 say what the edge alone costs. The raw compute is what no server can save: user tower, index search, feature gather and
-XGBoost's own prediction for the same requests, one after the other.
+XGBoost's own prediction for the same requests, one after the other. It asks one source; `whole` beside it asks all that
+the servers ask, and their blend.
 """
 
 from __future__ import annotations
@@ -154,7 +155,10 @@ async def fill(url: str, users: Sequence[str], answers: Sequence[Answer]) -> Non
 
 
 def raw(folder: Path, users: Sequence[str], candidates: int) -> dict[str, Any]:
-    """The compute inside requests of these people, one at a time in this process: milliseconds by part and added up."""
+    """The compute inside requests of these people, one at a time in this process: milliseconds by part and added up.
+
+    `whole` is the same with all sources and their blend in the place of tower and index.
+    """
     import xgboost as xgb
 
     from longtail.engine.baked import BakedPeople
@@ -171,11 +175,14 @@ def raw(folder: Path, users: Sequence[str], candidates: int) -> dict[str, Any]:
     booster.set_param({"nthread": 1})
     user, categories = unknown_features(1)
     parts: dict[str, list[float]] = {"tower": [], "index": [], "features": [], "xgboost": []}
+    whole: list[float] = []
     for row in people.ids.find(users):
         one = np.array([row])
         segment = people.segment_of(one)
         request = Requests(np.array([bundle.as_of]), np.array([-1], np.int32), segment, people.histories(one))
+        begin = time.perf_counter()
         found = retriever.candidates(request, candidates)
+        proposed = time.perf_counter() - begin
         pairs = Pairs(found.rows, found.items, found.scores, found.ranks)
         marks = [time.perf_counter()]
         vector = tower.user_vectors(request)
@@ -188,9 +195,11 @@ def raw(folder: Path, users: Sequence[str], candidates: int) -> dict[str, Any]:
         marks.append(time.perf_counter())
         for name, start, stop in zip(parts, marks[:-1], marks[1:], strict=True):
             parts[name].append((stop - start) * 1e3)
+        whole.append((proposed + marks[-1] - marks[2]) * 1e3)
     warm = min(20, len(users) // 2)
     total = np.sum(list(parts.values()), axis=0)[warm:]
-    return {**quantiles(total), "parts": {name: quantiles(ms[warm:]) for name, ms in parts.items()}}
+    each = {name: quantiles(ms[warm:]) for name, ms in parts.items()}
+    return {**quantiles(total), "parts": each, "whole": quantiles(whole[warm:])}
 
 
 def measure(args: argparse.Namespace, bundle: Path) -> dict[str, Any]:
@@ -230,6 +239,7 @@ def table(report: dict[str, Any]) -> str:
     rows: list[tuple[str, dict[str, float]]] = [("end to end", report["end_to_end"])]
     rows += [(f"  {name}", values) for name, values in report["stages"].items()]
     rows += [("raw compute", report["raw"])] + [(f"  {n}", v) for n, v in report["raw"]["parts"].items()]
+    rows.append(("raw, all sources", report["raw"]["whole"]))
     names = {"load": f"{report['load']['clients']} clients"}
     for name in ("cached", "precomputed"):
         names |= {name: f"{name}, 1 client", f"{name}_load": f"{name}, 8"}
