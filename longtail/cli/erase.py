@@ -50,12 +50,14 @@ def erase(
             erase_state(state, person, erased)
         for folder in shop or []:
             erase_shop(folder, person, erased)
-        for number, roles, bundle in held_by(registry, person):
+        bundles = held_by(registry, person)
+        for number, roles, bundle in bundles.holding:
             role = f" ({roles})" if roles else ""
             erased.left.append(
                 f"version {number}{role} holds their history: train on the erased shop, deploy that, then remove "
                 f"{bundle}"
             )
+        erased.left += [f"version {number} was not looked into: {why}" for number, why in bundles.unseen]
         erased.left.append(
             "not looked at: folders of training runs (each keeps the shop that it read: remove it, or name it with "
             "--shop), topics of Kafka, backups"

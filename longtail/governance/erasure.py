@@ -94,20 +94,29 @@ def erase_shop(shop: Path, person: str, erased: Erased) -> None:
             erased.add(str(shop), rewrite(path, Traces(person).mask, empty_too=True))
 
 
-def held_by(registry: str, person: str) -> list[tuple[int, str, Path]]:
-    """(version, roles, folder) of every registered bundle that holds the person's history."""
+@dataclass
+class Bundles:
+    """What registered bundles hold of a person: `holding` (version, roles, folder), `unseen` (version, why not)."""
+
+    holding: list[tuple[int, str, Path]] = field(default_factory=list)
+    unseen: list[tuple[int, str]] = field(default_factory=list)
+
+
+def held_by(registry: str, person: str) -> Bundles:
+    """Look for the person's history in every registered bundle."""
     from longtail.engine.baked import BakedPeople
     from longtail.registry import Registry
 
-    found = []
-    for version in Registry(registry).versions():
+    found, versions = Bundles(), Registry(registry)
+    for version in versions.versions():
         try:
-            bundle = Registry(registry).resolve(version.number)
+            bundle = versions.resolve(version.number)
             known = BakedPeople.open(bundle).ids.find([person])[0] >= 0
-        except (LongtailError, OSError):
-            continue  # a bundle that is gone, or was never one, holds nobody
+        except (LongtailError, OSError) as error:
+            found.unseen.append((version.number, str(error)))
+            continue
         if known:
-            found.append((version.number, ", ".join(version.aliases), bundle))
+            found.holding.append((version.number, ", ".join(version.aliases), bundle))
     return found
 
 

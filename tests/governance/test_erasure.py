@@ -132,6 +132,25 @@ def test_the_command_reaches_every_store_and_records_the_pseudonym_only(state: P
     assert any("Kafka, backups" in text for text in told["left"])
 
 
+def test_bundles_that_hold_the_person_are_named_and_so_are_those_that_cannot_be_opened(tmp_path: Path):
+    from longtail.engine.baked import write_people
+    from longtail.governance.erasure import held_by
+    from longtail.registry import Registry
+    from tests.features.shop import make_log
+    from tests.registry.test_registry import write_bundle
+
+    registry, log = Registry(tmp_path / "mlflow"), make_log()
+    for name, people in (("with", [ANNA]), ("without", [BORIS]), ("torn", [])):
+        bundle = write_bundle(tmp_path / name, name)
+        if people:
+            everybody = np.array(people + [f"p{u}" for u in range(log.n_users - 1)], object)
+            write_people(bundle, log, everybody, np.full(log.n_users, -1), np.array([], object))
+        registry.register(bundle, {"ndcg@10": 0.1}, {}, "", name)
+    found = held_by(str(tmp_path / "mlflow"), ANNA)
+    assert [number for number, _, _ in found.holding] == [1]
+    assert [number for number, _ in found.unseen] == [3] and "train again" in found.unseen[0][1]
+
+
 async def _filled(state: Path) -> None:
     live, lists = open_live(f"sqlite://{state}/live.db", writer=True), open_lists(f"sqlite://{state}/lists.db")
     import time
