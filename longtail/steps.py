@@ -99,7 +99,8 @@ def train_two_tower(shop: Path, out: Path, config: TrainingConfig) -> Figures:
     figures = train(
         past, data.shop.catalogue, data.shop.segment, config.two_tower, out, config.seed, names, importance=importance
     )
-    say(f"two-tower: {figures['epochs']} epochs, validation ndcg {figures['validation_ndcg']:.4f}")
+    if figures:  # of several processes, the first one tells
+        say(f"two-tower: {figures['epochs']} epochs, validation ndcg {figures['validation_ndcg']:.4f}")
     return figures
 
 

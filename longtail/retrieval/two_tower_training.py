@@ -21,6 +21,7 @@ from longtail.retrieval.index import VectorIndex
 from longtail.retrieval.two_tower import TwoTowerConfig
 from longtail.retrieval.two_tower_content import ContentVocabulary
 from longtail.retrieval.two_tower_model import ItemTower, SampledSoftmax, UserTower, export_user_tower, seed_everything
+from longtail.retrieval.two_tower_processes import Processes
 from longtail.retrieval.two_tower_warm import WarmStart
 from longtail.retrieval.two_tower_windows import Batch, Epoch, Sequences
 
@@ -39,7 +40,10 @@ class _Run:
 
 
 class Trainer:
-    """One training run; `fit` goes on from the checkpoint of `folder` if it is of the same data and configuration."""
+    """One training run; `fit` goes on from the checkpoint of `folder` if it is of the same data and configuration.
+
+    Started by torchrun it is the share of one process, see `two_tower_processes`.
+    """
 
     def __init__(
         self, log: Log, catalogue: Catalogue, segment: np.ndarray, config: TwoTowerConfig, folder: Path, seed: int,
@@ -47,7 +51,9 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.config, self.folder, self.seed = config, folder, seed
         self.catalogue, self.segment_names = catalogue, segments
-        self.device = torch.device(_device(config.device))
+        kind = _device(config.device)
+        self.processes = Processes.join(kind)
+        self.device = torch.device(self.processes.device(kind))
         as_of = int(log.time.max()) + 1
         self.as_of = as_of
         self.segments = max(int(segment.max(initial=-1)) + 1, len(segments))
@@ -74,18 +80,19 @@ class Trainer:
             warm.put_into(self.modules, catalogue, segments)
             self.seen = warm.seen_of(catalogue) | (self.seen if self.run.planned else False)
             # What it starts from is the first candidate: it must not become worse by going on.
-            self.run.best, self.best_weights = self.validate(), self._weights()
+            (self.run.best,), self.best_weights = self.processes.agree(self.validate()), self._weights()
 
     def fit(self) -> None:
         """Epochs until the plan is done, validation stops getting better, or the time is spent."""
         self._resume()
+        self.processes.check(self.run.epoch)
         run, config = self.run, self.config
         while run.epoch < run.planned and run.epoch - run.best_epoch < config.patience:
             started = time.perf_counter()
             loss = self._epoch()
-            score = self.validate()
+            score = self.validate() if self.processes.first else 0.0
             run.epoch += 1
-            run.seconds += time.perf_counter() - started
+            score, run.seconds = self.processes.agree(score, run.seconds + time.perf_counter() - started)
             if score > run.best or not self.sequences.validation:
                 run.best, run.best_epoch = score, run.epoch
                 self.best_weights = self._weights()
@@ -93,9 +100,10 @@ class Trainer:
                 # The learning rate falls over the planned epochs: plan as many as the pace so far lets into the time.
                 fits = int(config.max_seconds / run.seconds * run.epoch)
                 run.planned = max(run.epoch, min(self._planned(len(self.sequences.log)), fits))
-            self._save()
-            sys.stderr.write(f"two-tower epoch {run.epoch}/{run.planned}: loss {loss:.4f}, validation {score:.4f}, "
-                             f"{run.seconds:.0f} s\n")  # fmt: skip
+            if self.processes.first:
+                self._save()
+                sys.stderr.write(f"two-tower epoch {run.epoch}/{run.planned}: loss {loss:.4f}, validation {score:.4f}, "
+                                 f"{run.seconds:.0f} s\n")  # fmt: skip
         self.modules.load_state_dict(self.best_weights)
 
     def _planned(self, events: int) -> int:
@@ -105,18 +113,17 @@ class Trainer:
         return max(1, min(self.config.epochs, self.config.targets // max(1, min(events, self.config.epoch_targets))))
 
     def _epoch(self) -> float:
-        seed_everything(self.modules, self.seed * 100_003 + self.run.epoch)
+        # What dropout hides is each process's own affair.
+        seed_everything(self.modules, self.seed * 100_003 + self.run.epoch + self.processes.rank * 1_000_000_007)
         self.modules.train()
         total, weight = 0.0, 0
         batches = self.sequences.epoch(self.run.epoch)
         for done, batch in enumerate(_progress(batches, f"two-tower epoch {self.run.epoch + 1}")):
             self._learning_rate((self.run.epoch + done / len(batches)) / max(self.run.planned, 1), done)
-            loss = self._loss(batch)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = self._step(batch)
             torch.nn.utils.clip_grad_norm_(self.users.parameters(), 1.0)
             self.optimiser.step()
-            total, weight = total + loss.item() * len(batch.target), weight + len(batch.target)
+            total, weight = total + loss * len(batch.target), weight + len(batch.target)
         return total / max(weight, 1)
 
     def _learning_rate(self, progress: float, step: int) -> None:
@@ -125,9 +132,29 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
 
-    def _loss(self, batch: Batch) -> torch.Tensor:
+    def _step(self, whole: Batch) -> float:
+        """Leave the gradients of a batch in the modules, and return its loss."""
+        negatives, log_q = self._negatives(whole)
+        batch = self.processes.share(whole)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = 0.0
+        if len(batch.target):
+            part = self._loss(batch, negatives, log_q, float(whole.weight.sum()))
+            part.backward()
+            loss = part.item()
+        if self.processes.count == 1:
+            return loss
+        table, reached = self.items.id.weight, {}
+        parameters = list(self.modules.parameters())
+        if len(negatives) < len(table):
+            rows = np.unique(np.concatenate([whole.item.ravel(), whole.target, negatives]))
+            at = next(n for n, parameter in enumerate(parameters) if parameter is table)
+            reached[at] = torch.as_tensor(rows, device=self.device)
+        return self.processes.add_up(parameters, reached, loss)
+
+    def _loss(self, batch: Batch, negatives: np.ndarray, log_q: np.ndarray, weight_of_all: float) -> torch.Tensor:
+        """This batch's part of the mean over a batch whose targets weigh `weight_of_all`."""
         config = self.config
-        negatives, log_q = self._negatives(batch)
         needed = np.unique(np.concatenate([batch.item.ravel(), batch.target, negatives]))
         send = lambda a: torch.as_tensor(a, device=self.device)  # noqa: E731
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -143,7 +170,7 @@ class Trainer:
         hit = np.where(negatives[np.minimum(at, len(negatives) - 1)] == batch.target, at, -1)
         among = vectors if len(negatives) == len(needed) else torch.nn.functional.embedding(
             send(np.searchsorted(needed, negatives)), vectors)  # fmt: skip
-        weight = send(batch.weight / batch.weight.sum())
+        weight = send(batch.weight / np.float32(weight_of_all))
         return SampledSoftmax.apply(
             users, targets, among, send(log_q), send(hit), weight, 1 / config.temperature, self.half
         )
@@ -263,8 +290,11 @@ def train_two_tower(
     on since are learned from then, and with `epochs: 0` it is fitted to the catalogue and learns nothing. Returns
     figures: epochs, validation_ndcg, seconds, index recall.
 
+    Started by torchrun, all processes train one model into one shared `folder`; the first writes it, and the others
+    return nothing.
+
     Raises:
-        InvalidInput: there is nothing to learn from, or the index misses its recall.
+        InvalidInput: there is nothing to learn from, the index misses its recall, or the folder is not shared.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -272,7 +302,8 @@ def train_two_tower(
         raise InvalidInput("the two-tower needs positive events of at least two items: import more events")
     trainer = Trainer(log, catalogue, np.asarray(segment), config, folder, seed, segments, warm, importance)
     trainer.fit()
-    return trainer.export()
+    trainer.processes.part()
+    return trainer.export() if trainer.processes.first else {}
 
 
 def _device(name: str) -> str:

@@ -1,3 +1,4 @@
+import os
 import pickle
 import signal
 import subprocess
@@ -297,3 +298,35 @@ def test_a_target_weighs_as_much_more_as_its_place_was_less_looked_at() -> None:
     assert weighed.keys() == plain.keys()
     for item, weight in weighed.items():
         assert weight == pytest.approx(plain[item] * importance[item], rel=1e-5)
+
+
+_TRAIN = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from tests.retrieval.test_two_tower import SAMPLED, train
+train(Path(sys.argv[1]), replace(SAMPLED, epochs=int(sys.argv[2])))
+"""
+SAMPLED = replace(QUICK, id_dropout=0.0, epochs=3, full_softmax_items=10, in_batch_negatives=8, uniform_negatives=8,
+                  mixed_precision=False, batch_targets=100)  # fmt: skip
+
+
+def _torchrun(folder: Path, epochs: int, processes: int = 2) -> None:
+    script = folder.with_suffix(".py")
+    script.write_text(_TRAIN)
+    words = ["--standalone", f"--nproc-per-node={processes}", str(script), str(folder), str(epochs)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    told = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *words], capture_output=True, text=True, timeout=300,
+        env=environment,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_several_processes_train_the_model_of_one(tmp_path: Path) -> None:
+    train(tmp_path / "one", SAMPLED)
+    _torchrun(tmp_path / "two", SAMPLED.epochs)
+    one, two = (np.load(tmp_path / name / "item_vectors.npy") for name in ("one", "two"))
+    np.testing.assert_allclose(two, one, atol=1e-5)
+    assert TwoTower.load(tmp_path / "two").config["figures"]["epochs"] == SAMPLED.epochs
