@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from typing import Any
 
 from kfp import dsl, kubernetes
 from kfp.dsl.pipeline_context import Pipeline
 
 from components.deploy.component import deploy
-from pipelines.platform import Deploy, Platform, Step
+from components.train_two_tower.placed import VARIABLE
+from pipelines.platform import Deploy, Platform, Step, Toleration
 
 
 def placed(pipeline: Any, platform: Platform) -> Any:
@@ -38,8 +40,59 @@ def _deploy(registry: Any, wanted: Deploy) -> None:
     task.set_caching_options(False)
 
 
+# What the nodes of a TrainJob get; the step's own pod, which waits for them, gets the default's.
+OF_NODES = ("cpu", "memory", "accelerator", "node_selector", "tolerations", "shm")
+
+
+def nodes_of(step: Step, platform: Platform) -> dict[str, Any]:
+    """The TrainJob of a step, as `components.train_two_tower.train_job` reads it."""
+    job = step.train_job
+    assert job is not None
+    volumes: list[dict[str, Any]] = []
+    mounts: list[dict[str, Any]] = []
+    for n, volume in enumerate(step.volumes):
+        volumes.append({"name": f"claim-{n}", "persistentVolumeClaim": {"claimName": volume.claim}})
+        mounts.append({"name": f"claim-{n}", "mountPath": volume.mount, "subPath": volume.sub_path})
+    for n, secret in enumerate(s for s in step.secrets if s.mount is not None):
+        volumes.append({"name": f"secret-{n}", "secret": {"secretName": secret.name, "optional": secret.optional}})
+        mounts.append({"name": f"secret-{n}", "mountPath": secret.mount, "readOnly": True})
+    if step.shm is not None:
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": step.shm}})
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
+    env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in step.env.items()]
+    for secret in step.secrets:
+        for key, name in secret.env.items():
+            source = {"name": secret.name, "key": key, "optional": secret.optional}
+            env.append({"name": name, "valueFrom": {"secretKeyRef": source}})
+    resources: dict[str, dict[str, Any]] = {"requests": {}, "limits": {}}
+    for what, share in (("cpu", step.cpu), ("memory", step.memory)):
+        resources["requests"] |= {what: share.request} if share.request else {}
+        resources["limits"] |= {what: share.limit} if share.limit else {}
+    if step.accelerator is not None:
+        resources["limits"][step.accelerator.type] = step.accelerator.limit
+    container: dict[str, Any] = {
+        "name": "node", "image": step.image, "env": env, "volumeMounts": mounts, "resources": resources,
+    }  # fmt: skip
+    spec: dict[str, Any] = {"containers": [container], "volumes": volumes, "nodeSelector": step.node_selector}
+    spec["tolerations"] = [_taint(taint) for taint in step.tolerations]
+    if platform.image_pull_policy is not None:
+        container["imagePullPolicy"] = platform.image_pull_policy
+    if platform.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in platform.image_pull_secrets]
+    restarts = step.retries.count if step.retries else 0
+    return {"folder": job.folder, "nodes": job.nodes, "processes": job.processes, "restarts": restarts, "spec": spec}
+
+
+def _taint(taint: Toleration) -> dict[str, Any]:
+    given = {"key": taint.key, "operator": taint.operator, "value": taint.value, "effect": taint.effect}
+    return {k: v for k, v in {**given, "tolerationSeconds": taint.seconds}.items() if v not in ("", None)}
+
+
 def place(task: dsl.PipelineTask, step: Step, platform: Platform) -> None:
     """Put what a step gets on its task."""
+    if step.train_job is not None:
+        task.set_env_variable(VARIABLE, json.dumps(nodes_of(step, platform)))
+        step = step.model_copy(update={key: getattr(platform.defaults, key) for key in OF_NODES})
     task.set_container_image(step.image)
     given = {
         task.set_cpu_request: step.cpu.request,

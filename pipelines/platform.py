@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from longtail.yaml_model import load_yaml
 
 STEPS = sorted(path.parent.name for path in Path(__file__).resolve().parents[1].glob("components/*/component.py"))
+DISTRIBUTED = "train_two_tower"  # the step that can train on several nodes
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -96,6 +97,17 @@ class Retries(_Strict):
     longest_s: int = Field(default=600, ge=0)
 
 
+class TrainJob(_Strict):
+    """Training on several nodes at once, by Kubeflow Trainer: `processes` a node (one for each of its GPUs).
+
+    `folder` lies on a volume of the step that pods on all nodes may write.
+    """
+
+    nodes: int = Field(ge=1)
+    processes: int = Field(default=1, ge=1)
+    folder: Folder
+
+
 class Step(_Strict):
     """What one step's pod gets. A key that a step gives takes the place of the default's as a whole."""
 
@@ -111,6 +123,7 @@ class Step(_Strict):
     env: dict[Variable, str] = {}
     retries: Retries | None = None
     timeout_s: int | None = Field(default=None, ge=1)
+    train_job: TrainJob | None = None
 
 
 class Deploy(_Strict):
@@ -142,6 +155,18 @@ class Platform(_Strict):
         if unknown:
             raise ValueError(f"no step is called {', '.join(map(str, unknown))}: choose from {', '.join(STEPS)}")
         return steps
+
+    @model_validator(mode="after")
+    def _train_jobs(self) -> Platform:
+        for name in ("defaults", *self.steps):
+            job = self.steps.get(name, self.defaults).train_job
+            if job is None:
+                continue
+            if name != DISTRIBUTED:
+                raise ValueError(f"train_job: only {DISTRIBUTED} can have one, not {name}")
+            if not any(PurePosixPath(job.folder).is_relative_to(v.mount) for v in self.of(name).volumes):
+                raise ValueError(f"steps.{name}.train_job.folder: name a folder on one of the step's volumes")
+        return self
 
     @staticmethod
     def load(path: Path | str) -> Platform:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kubernetes import client, config, dynamic
+from kubernetes import dynamic
 from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic.exceptions import NotFoundError
 
-from longtail.errors import InvalidInput, Unavailable
+from components import cluster
+from longtail.errors import InvalidInput
 
 MANAGER = "longtail-deploy"
 FILE = "deployment.yaml"
@@ -37,14 +38,7 @@ class Release:
         Raises:
             InvalidInput: there is neither.
         """
-        try:
-            config.load_incluster_config()
-        except config.ConfigException:
-            try:
-                config.load_kube_config()
-            except config.ConfigException as error:
-                raise InvalidInput(f"no cluster: run this in a pod, or set KUBECONFIG ({error})") from None
-        return Release(name, namespace, dynamic.DynamicClient(client.ApiClient()))
+        return Release(name, namespace, cluster.connect())
 
     @property
     def services(self) -> tuple[str, str]:
@@ -159,5 +153,4 @@ class Release:
 def _told(error: ApiException) -> Exception:
     if error.status == 409:
         return ChangedMeanwhile("somebody else changed the deployment file meanwhile: run this again")
-    text = f"the Kubernetes API answered {error.status}: {' '.join(str(error.body or error.reason).split())[:300]}"
-    return (Unavailable if (error.status or 500) >= 500 else InvalidInput)(text)
+    return cluster.told(error)

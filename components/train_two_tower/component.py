@@ -23,9 +23,8 @@ def train_two_tower(
     import json
     from pathlib import Path
 
-    from longtail import steps
-    from longtail.training import TrainingConfig
+    from components.train_two_tower.placed import train
 
-    figures = steps.train_two_tower(Path(shop.path), Path(two_tower.path), TrainingConfig.parse(config))
+    figures = train(Path(shop.path), Path(two_tower.path), config)
     metrics.metadata.update({name: value for name, value in figures.items() if isinstance(value, int | float)})
     Path(metrics.path).write_text(json.dumps(figures))  # without the file, kfp reuses no finished step locally

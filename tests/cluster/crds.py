@@ -22,7 +22,7 @@ MODULES = {
     ),
     "github.com/kubeflow/trainer/v2": (
         "v2.0.0", "h1:mnQSR9iPKItxyUR8mq66XsmxqKNVHwr9YYOB7BTU9dU=", "manifests/base/crds",
-        ["trainer.kubeflow.org_trainjobs"],
+        ["trainer.kubeflow.org_trainjobs", "trainer.kubeflow.org_trainingruntimes"],
     ),
     "github.com/prometheus-operator/prometheus-operator": (
         "v0.85.0", "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=", "example/prometheus-operator-crd",

@@ -1,5 +1,6 @@
 """A platform file: what of it reaches the compiled pipeline, and how mistakes are answered."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,25 @@ def test_every_pipeline_compiles_for_a_platform_with_its_gpu_step():
     assert gpus == {"training": ["exec-train-two-tower"], "incremental": ["exec-warm-two-tower"], "deploy": []}
 
 
+def test_on_several_nodes_the_gpus_are_the_nodes_and_the_step_only_waits(tmp_path):
+    text = EXAMPLE.read_text().replace("  train_two_tower: &gpu\n", """  train_two_tower: &gpu
+    volumes: [{claim: training, mount: /mnt/training}]
+""").replace("    # train_job:", "    train_job:").replace("  warm_two_tower: *gpu\n", "")  # fmt: skip
+    (tmp_path / "platform.yaml").write_text(text)
+    pipeline, platform = yaml.safe_load_all(compiling.compiled("training", Platform.load(tmp_path / "platform.yaml")))
+    step = pipeline["deploymentSpec"]["executors"]["exec-train-two-tower"]["container"]
+    assert "accelerator" not in step["resources"] and step["resources"]["resourceMemoryLimit"] == "16Gi"
+    waiting = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train-two-tower"]
+    assert waiting["nodeSelector"]["labels"] == {"pool": "batch"}
+    (told,) = [v["value"] for v in step["env"] if v["name"] == "LONGTAIL_TRAIN_JOB"]
+    wanted = json.loads(told)
+    (container,) = wanted["spec"]["containers"]
+    assert (wanted["nodes"], wanted["processes"], wanted["folder"], wanted["restarts"]) == (4, 8, "/mnt/training", 2)
+    assert container["resources"]["limits"] == {"cpu": "4", "memory": "32Gi", "nvidia.com/gpu": 1}
+    assert container["image"].endswith("0.1.0-gpu") and wanted["spec"]["nodeSelector"] == {"pool": "gpu"}
+    assert {m["mountPath"] for m in container["volumeMounts"]} == {"/mnt/training", "/dev/shm"}
+
+
 def test_compiling_for_a_platform_leaves_the_committed_pipeline_as_it_is(compiled):
     assert compiling.difference("training") == ""
     assert "kubernetes" not in compiling.compiled("training")
@@ -133,6 +153,8 @@ def test_compiling_for_a_platform_leaves_the_committed_pipeline_as_it_is(compile
         ("image: a\ndefaults:\n  retries: {count: 0}\n", "line 3: defaults.retries.count: "),
         ("image: a\ndefaults:\n  env: {A-B: x}\n", "line 3: defaults.env.A-B"),
         ("image: a\ndefaults:\n  volumes: [{claim: c, mount: data}]\n", "line 3: defaults.volumes[0].mount: "),
+        ("image: a\nsteps:\n  ingest: {train_job: {nodes: 2, folder: /a}}\n", "only train_two_tower can"),
+        ("image: a\nsteps:\n  train_two_tower: {train_job: {nodes: 2, folder: /a}}\n", "folder: name a folder on"),
     ],
 )  # fmt: skip
 def test_a_mistake_names_its_line_and_key(tmp_path, text, said):
