@@ -25,13 +25,13 @@ from longtail.training import Labelled, TrainingConfig, joined, label, learn, pr
 WITHOUT = ("ease_recent", "ease_steps", "copurchase", "copurchase_months", "next_1", "next_5_long", "next_20",
            "before_5", "sessions", "popular_3d", "popular")  # fmt: skip
 TRAINING = TrainingConfig(
-    windows=3, requests=200, negatives=0.1, depth=50, propensity_weights=True, sources=SourcesConfig(without=WITHOUT),
-    ranker=RankerConfig(rounds=30, eta=0.25, max_depth=5, max_bin=64, threads=1),
+    windows=3, requests=500, negatives=0.1, depth=50, propensity_weights=True, sources=SourcesConfig(without=WITHOUT),
+    ranker=RankerConfig(rounds=60, eta=0.15, max_depth=5, max_bin=64, threads=1),
 )  # fmt: skip
 EXPLORING = """
 rules:
-  exploration: {epsilon: 0.15, skip_first: 5, pool: 40, temperature: 0.5, thompson: 1}
-  long_tail: {after: 9, pool: 20}
+  exploration: {epsilon: 0.1, skip_first: 7, pool: 15, temperature: 0.3, thompson: 1}
+  long_tail: {after: 9, pool: 8}
 """
 
 
