@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -52,6 +53,15 @@ def test_the_body_only_calls_the_library(step):
     beside = {clusters[step]} if step in clusters else library
     assert imported <= beside | {"pathlib"}, imported
     assert not [n for n in ast.walk(function) if isinstance(n, ast.For | ast.While | ast.If | ast.Try)]
+
+
+def test_what_lies_beside_a_step_can_be_imported_while_it_runs():
+    beside = "components.deploy.rollout, components.train_two_tower.placed, components.train_two_tower.train_job"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {beside}"], env=os.environ | {"_KFP_RUNTIME": "true"}, cwd=ROOT,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("step", STEPS)
