@@ -125,9 +125,9 @@ pipeline: install ## compile pipelines/training.yaml again after a change
 	$(PYTHON) -m pipelines.compile
 
 COMPILE = $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --no-emit-index-url --no-header --quiet
-# The hashes of what an image takes stand in requirements.lock. NCCL is for training on several GPUs; Feast and KServe name the other
-# two and serve without them.
-TAKEN = $(COMPILE) --constraints requirements.lock --no-annotate $(patsubst %,--no-emit-package %,nvidia-nccl-cu12 mypy pillow)
+# The hashes of what an image takes stand in requirements.lock. NCCL is for training on several GPUs; Feast and KServe name the others
+# and serve without them.
+TAKEN = $(COMPILE) --constraints requirements.lock --no-annotate $(patsubst %,--no-emit-package %,nvidia-nccl-cu12 mypy pillow grpcio-tools setuptools)
 
 # XGBoost's wheel carries kernels for GPUs, 220 MB, that xgboost-cpu of the same version does without. The rest is what Triton's
 # Python wrapper would need, which is not used.
