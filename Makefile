@@ -24,7 +24,7 @@ export ITERATIVE_DO_NOT_TRACK := 1
 export PYTHONHASHSEED ?= 0
 
 .PHONY: help install demo test check test-fast test-slow test-serving test-spark lint format chart-docs manifests chart-test pipeline lock kills faults fuzz statistics drifts \
-  images cluster cluster-down cluster-test clean
+  images cluster cluster-down cluster-test cluster-e2e clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -104,7 +104,10 @@ cluster-down: install ## end it and remove what it kept
 
 cluster-test: install ## the chart and the manifests on such a cluster; KUBECONFIG=<file> for one of yours
 	$(if $(filter command line,$(origin KUBECONFIG)),LONGTAIL_KUBECONFIG="$(KUBECONFIG)") \
-	  $(PYTHON) -m pytest -q -rs -m cluster tests/cluster $(PYTEST_ARGS)
+	  $(PYTHON) -m pytest -q -rs -m "cluster and not e2e" tests/cluster $(PYTEST_ARGS)
+
+cluster-e2e: install ## the chart on a real node with real images, under load: needs root, buildah and containerd (tests/cluster/README.md)
+	$(PYTHON) -m pytest -q -rs -s -m e2e tests/cluster/test_e2e.py $(PYTEST_ARGS)
 
 chart-docs: install ## write the chart's schema and README from the comments of its values
 	$(PYTHON) -m helm.chart_docs
