@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from kubernetes import client, config, dynamic
 from kubernetes.client.exceptions import ApiException
@@ -26,6 +27,18 @@ def connect() -> dynamic.DynamicClient:
         except config.ConfigException as error:
             raise InvalidInput(f"no cluster: run this in a pod, or set KUBECONFIG ({error})") from None
     return dynamic.DynamicClient(client.ApiClient())
+
+
+def resource(api: dynamic.DynamicClient, version: str, kind: str, needs: str) -> Any:
+    """What reads and writes the objects of a kind.
+
+    Raises:
+        InvalidInput: the cluster does not know it; `needs` is what must be installed first.
+    """
+    try:
+        return api.resources.get(api_version=version, kind=kind)
+    except dynamic.exceptions.ResourceNotFoundError:
+        raise InvalidInput(f"the cluster knows no {kind} ({version}): install {needs} first") from None
 
 
 def own_namespace() -> str:

@@ -144,10 +144,7 @@ class Release:
             raise _told(error) from None
 
     def _kind(self, version: str, kind: str) -> Any:
-        try:
-            return self.api.resources.get(api_version=version, kind=kind)
-        except dynamic.exceptions.ResourceNotFoundError:
-            raise InvalidInput(f"the cluster knows no {kind} ({version}): install KServe first") from None
+        return cluster.resource(self.api, version, kind, "KServe")
 
 
 def _told(error: ApiException) -> Exception:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +21,9 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic.exceptions import NotFoundError
 
 from components import cluster
-from longtail.errors import InvalidInput, LongtailError
-from longtail.steps import fresh
+from longtail.cli.terminal import ending_on_signals
+from longtail.errors import LongtailError
+from longtail.steps import fingerprint, fresh
 
 API = "trainer.kubeflow.org/v1alpha1"
 PROCESS = "components.train_two_tower.process"
@@ -35,8 +35,9 @@ class NotTrained(LongtailError):
     exit_code = 1
 
 
-def train_on_nodes(shop: Path, out: Path, config: str, wanted: dict[str, Any], say: Callable[[str], None] = print,
-          every_s: float = 5.0) -> dict[str, Any]:  # fmt: skip
+def train_on_nodes(
+    shop: Path, out: Path, config: str, wanted: dict[str, Any], say: Callable[[str], None] = print, every_s: float = 5.0
+) -> dict[str, Any]:
     """Train on the shop into `out`, and return the figures.
 
     `wanted`, from `pipelines.placing`: `folder`, `nodes`, `processes` of each, `restarts`, and the pod's `spec`. A job
@@ -49,12 +50,13 @@ def train_on_nodes(shop: Path, out: Path, config: str, wanted: dict[str, Any], s
     """
     name = f"two-tower-{_identity(shop, config, wanted)}"
     shared = Path(wanted["folder"]) / name
-    if not (shared / "shop").is_dir():
+    if not (shared / "shop").is_dir():  # the last to be put there: with it, all is there
+        shared.mkdir(parents=True, exist_ok=True)
+        (shared / "config.json").write_text(config)
         with fresh(shared / "shop") as folder:
             shutil.copytree(shop, folder, dirs_exist_ok=True)
-    (shared / "config.json").write_text(config)
     job = Job(name, cluster.own_namespace(), cluster.connect())
-    with _ended_by_signal(), job.running(shared, wanted):
+    with ending_on_signals(), job.running(shared, wanted):
         say(f"TrainJob {name} in {job.namespace}: {wanted['nodes']} nodes of {wanted['processes']} processes")
         while not (state := job.state()):
             time.sleep(every_s)
@@ -115,7 +117,7 @@ class Job:
             try:
                 found = kind.get(name=self.name, namespace=self.namespace).to_dict()
             except NotFoundError:
-                continue
+                continue  # it went meanwhile, so there is room now
             if "deletionTimestamp" not in found["metadata"]:
                 return  # an earlier try of this step made it
             time.sleep(1)
@@ -124,15 +126,12 @@ class Job:
         try:
             self._kind(kind).delete(name=self.name, namespace=self.namespace, propagation_policy="Foreground")
         except NotFoundError:
-            pass
+            return  # somebody was sooner
         except ApiException as error:
             sys.stderr.write(f"{kind} {self.name} could not be removed: {cluster.told(error)}\n")
 
     def _kind(self, kind: str) -> Any:
-        try:
-            return self._api.resources.get(api_version=API, kind=kind)
-        except dynamic.exceptions.ResourceNotFoundError:
-            raise InvalidInput(f"the cluster knows no {kind} ({API}): install Kubeflow Trainer first") from None
+        return cluster.resource(self._api, API, kind, "Kubeflow Trainer")
 
 
 def runtime(name: str, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -164,19 +163,4 @@ def train_job(name: str, shared: Path, wanted: dict[str, Any]) -> dict[str, Any]
 
 def _identity(shop: Path, config: str, wanted: dict[str, Any]) -> str:
     """The same for every try of a step, and for no other step."""
-    digest = hashlib.sha256(json.dumps([config, wanted], sort_keys=True).encode())
-    for file in sorted(f for f in shop.rglob("*") if f.is_file()):
-        digest.update(str(file.relative_to(shop)).encode())
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()[:12]
-
-
-@contextmanager
-def _ended_by_signal() -> Iterator[None]:
-    """A pod that is ended takes its job along."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return hashlib.sha256(json.dumps([fingerprint(shop), config, wanted], sort_keys=True).encode()).hexdigest()[:12]

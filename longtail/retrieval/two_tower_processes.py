@@ -66,8 +66,6 @@ class Processes:
         `rows` int64 [n], by place among `parameters`: the rows of a large table that the whole batch can reach, the
         same in every process; the others have no gradient anywhere and are not sent.
         """
-        if self.count == 1:
-            return loss
         parts = []
         for n, parameter in enumerate(parameters):
             if parameter.grad is None:
@@ -82,7 +80,7 @@ class Processes:
             if n in rows:
                 parameter.grad[rows[n]] = told
             else:
-                parameter.grad = told.clone()
+                part.copy_(told)
         return float(sent[-1])
 
     def agree(self, *values: float) -> list[float]:
