@@ -23,7 +23,7 @@ export ITERATIVE_DO_NOT_TRACK := 1
 # Generated tests walk over sets: the same seed makes them the same tests each time.
 export PYTHONHASHSEED ?= 0
 
-.PHONY: help install demo test check test-fast test-slow test-serving test-spark lint format chart-docs manifests chart-test pipeline lock kills faults fuzz statistics drifts \
+.PHONY: help install demo test check test-fast test-slow test-serving test-gpu test-spark lint format chart-docs manifests chart-test pipeline lock kills faults fuzz statistics drifts \
   images cluster cluster-down cluster-test cluster-e2e clean
 
 help: ## list the targets
@@ -63,6 +63,9 @@ test-slow: install ## the tests that take minutes: whole trainings, the demo, Ka
 
 test-serving: install ## only the tests that start the real servers
 	$(PYTHON) -m pytest -q -m serving $(PYTEST_ARGS)
+
+test-gpu: install ## what a GPU computes, beside what a CPU would have (the index only with faiss-gpu in the place of faiss-cpu)
+	$(PYTHON) -m pytest -q -m gpu $(PYTEST_ARGS)
 
 test-spark: install ## the feature expressions on a real Spark, bit for bit (brings pyspark into .venv; needs Java 17)
 	@command -v java >/dev/null || { echo "make test-spark: Java 17 is needed and was not found: install it, then run this again" >&2; exit 2; }

@@ -62,7 +62,7 @@ def make_catalogue(folder: Path, items: int, users: int, seed: int) -> None:
     rng, shop = np.random.default_rng(seed + 10), Shop.make(items, seed)
     catalogue = made_up_catalogue(shop, rng)
     requests = synthetic_requests(users, items, seed)
-    log = _log(requests, catalogue, rng)
+    log = made_up_log(requests, catalogue, rng)
     taken = snapshots(log, catalogue, [NOW])
     write_catalogue(folder, catalogue, taken.item(NOW), NOW, _content(catalogue, rng))
     ids = np.array([f"{n * 0x9E3779B97F4A7C15 % 2**64:016x}" for n in range(users)], object)
@@ -97,7 +97,7 @@ def made_up_catalogue(shop: Shop, rng: np.random.Generator) -> Catalogue:
     return Catalogue.from_frame(frame)
 
 
-def _log(requests: Requests, catalogue: Catalogue, rng: np.random.Generator) -> Log:
+def made_up_log(requests: Requests, catalogue: Catalogue, rng: np.random.Generator) -> Log:
     """The histories as a log: mostly clicks, some carts and purchases."""
     h: Histories = requests.history
     n = len(h.item)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import faiss
@@ -23,6 +25,8 @@ LARGE_READ = 15_000
 _RECALL_AT = 100
 _FETCH = 2  # times what is asked for: the coarser vectors of the index misplace items near the cut
 _POINTS = 64  # per list that k-means reads; more change recall by less than a tenth of a percent
+_GPU_MOST = 2048  # neighbours of a query, and lists it reads, that FAISS has room for on a GPU
+_GPU_SCRATCH = 256 << 20  # bytes; FAISS would take 1.5 GB
 _FAISS_FILE, _META_FILE = "index.faiss", "index.json"
 
 
@@ -37,7 +41,7 @@ class IndexFigures:
     recall_at_100: float
     sample_queries: int
     build_seconds: float
-    device: str
+    device: str  # where it searches
 
 
 class VectorIndex:
@@ -45,11 +49,16 @@ class VectorIndex:
 
     What FAISS finds is scored again with the item vectors themselves, so that the index may hold coarser ones: above
     `FLAT_UP_TO` numbers it keeps a byte for each instead of four.
+
+    Where FAISS has a GPU, the inverted lists of a large catalogue are searched there, and hold the item vectors
+    themselves; what is built, measured and kept is the same without one.
     """
 
-    def __init__(self, index: faiss.Index, figures: IndexFigures, vectors: np.ndarray) -> None:
-        self._index, self.figures = index, figures
+    def __init__(self, index: faiss.Index, figures: IndexFigures, vectors: np.ndarray, gpu: bool = False) -> None:
+        self._index = index
         self._vectors = frozen(vectors, np.float32)
+        self._on_gpu = _Gpu.of(index, self._vectors) if gpu and figures.kind == "ivf" and gpus() else None
+        self.figures = replace(figures, device="gpu" if self._on_gpu else "cpu")
 
     @staticmethod
     def build(
@@ -81,12 +90,9 @@ class VectorIndex:
             # Insertion order decides the graph: one thread keeps an HNSW the same from build to build.
             with _threads(1 if kind == "hnsw" else None):
                 index.add(vectors)
-        on_gpu = gpu and kind != "hnsw" and gpus() > 0
-        if on_gpu:
-            index = faiss.index_cpu_to_all_gpus(index)
         sample = _sample_queries(vectors, queries, seed)
         n, dim = vectors.shape
-        figures = IndexFigures(kind, n, dim, 0, 1.0, len(sample), 0.0, "gpu" if on_gpu else "cpu")
+        figures = IndexFigures(kind, n, dim, 0, 1.0, len(sample), 0.0, "cpu")
         built = VectorIndex(index, figures, vectors)
         recall, effort = built._tune(vectors, sample, max_effort)
         if recall < min_recall:
@@ -95,8 +101,8 @@ class VectorIndex:
                 f"(now {effort}) or build it with kind='flat'"
             )
         seconds = time.perf_counter() - started
-        built.figures = replace(figures, effort=effort, recall_at_100=recall, build_seconds=seconds)
-        return built
+        figures = replace(figures, effort=effort, recall_at_100=recall, build_seconds=seconds)
+        return VectorIndex(index, figures, vectors, gpu)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Best items of queries float32 [B, d]: (int64 [B, k] padded with -1, float32 [B, k] padded with -inf).
@@ -107,14 +113,15 @@ class VectorIndex:
         ids, scores = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
         if not n or not take:
             return ids, scores
-        found = self._nearest(np.ascontiguousarray(queries, np.float32), min(_FETCH * take, self.figures.items))
+        fetch = 1 if self._on_gpu else _FETCH
+        found = self._nearest(np.ascontiguousarray(queries, np.float32), min(fetch * take, self.figures.items))
         _rescore(np.ascontiguousarray(queries, np.float32), found, self._vectors, take, ids, scores)
         return ids, scores
 
     def _nearest(self, queries: np.ndarray, k: int) -> np.ndarray:
         """The k items that the index thinks nearest, int64 [B, k] in any order, -1 where there are fewer."""
-        if self.figures.device == "gpu":
-            return self._index.search(queries, k)[1]
+        if self._on_gpu:
+            return self._on_gpu.search(queries, k)
         # One by one: FAISS takes other paths for a batch than for a query, and finds other items at the margin.
         found = [self._index.search(queries[b : b + 1], k)[1] for b in range(len(queries))]
         return found[0] if len(found) == 1 else np.concatenate(found)
@@ -139,16 +146,15 @@ class VectorIndex:
 
     def save(self, folder: Path) -> None:
         """Write index.faiss and index.json into an existing folder."""
-        index = self._index if self.figures.device == "cpu" else faiss.index_gpu_to_cpu(self._index)
-        faiss.write_index(index, str(folder / f"{_FAISS_FILE}.part"))
+        faiss.write_index(self._index, str(folder / f"{_FAISS_FILE}.part"))
         os.replace(folder / f"{_FAISS_FILE}.part", folder / _FAISS_FILE)
         part = folder / f"{_META_FILE}.part"
         part.write_text(json.dumps(asdict(self.figures), indent=1))
         os.replace(part, folder / _META_FILE)
 
     @staticmethod
-    def load(folder: Path, vectors: np.ndarray, mmap: bool = True, gpu: bool = False) -> VectorIndex:
-        """Read the index of item vectors float32 [I, d], memory-mapped where its kind allows, or moved to the GPUs.
+    def load(folder: Path, vectors: np.ndarray, mmap: bool = True, gpu: bool = True) -> VectorIndex:
+        """Read the index of item vectors float32 [I, d], memory-mapped where its kind allows.
 
         Raises:
             InvalidBundle: a file is absent, or files and vectors disagree.
@@ -158,22 +164,18 @@ class VectorIndex:
             if not (folder / name).is_file():
                 raise InvalidBundle(f"{folder} has no {name}: build the index again")
         figures = IndexFigures(**json.loads((folder / _META_FILE).read_text()))
-        on_gpu = gpu and figures.kind != "hnsw" and gpus() > 0
         # The other mapping that FAISS has, IO_FLAG_MMAP, opens inverted lists twice as slow as memory.
-        flags = faiss.IO_FLAG_MMAP_IFC if mmap and not on_gpu else 0
-        index = faiss.read_index(str(folder / _FAISS_FILE), flags)
+        index = faiss.read_index(str(folder / _FAISS_FILE), faiss.IO_FLAG_MMAP_IFC if mmap else 0)
         if not (index.ntotal, index.d) == (figures.items, figures.dim) == vectors.shape:
             raise InvalidBundle(f"{folder}: item vectors and index are not of one build: build the index again")
-        if on_gpu:
-            index = faiss.index_cpu_to_all_gpus(index)
         _set_effort(index, figures.kind, figures.effort)
-        return VectorIndex(index, replace(figures, device="gpu" if on_gpu else "cpu"), vectors)
+        return VectorIndex(index, figures, vectors, gpu)
 
 
 def choose_kind(n_items: int, dim: int) -> str:
     """`flat` while brute force is quick, inverted lists above.
 
-    `hnsw` is there by name: as good, but several times slower to build, not mapped as a whole, and not for a GPU.
+    `hnsw` is there by name: as good, but several times slower to build, and not mapped as a whole.
     """
     return "flat" if n_items * dim <= FLAT_UP_TO else "ivf"
 
@@ -181,6 +183,38 @@ def choose_kind(n_items: int, dim: int) -> str:
 def gpus() -> int:
     """GPUs that the installed FAISS can use; 0 for faiss-cpu."""
     return int(getattr(faiss, "get_num_gpus", lambda: 0)())
+
+
+class _Gpu:
+    """The lists of an index on the first GPU, as many of them read as without one."""
+
+    # The scratch memory of a GPU is shared by all indexes of the process: a thread searches at a time.
+    _lock = threading.Lock()
+
+    def __init__(self, index: faiss.Index) -> None:
+        self._index = index
+
+    @staticmethod
+    def of(index: faiss.IndexIVF, vectors: np.ndarray) -> _Gpu:
+        # Bytes need more of a GPU's shared memory than it has when a query asks for a thousand items.
+        lists = faiss.IndexIVFFlat(index.quantizer, index.d, index.nlist, faiss.METRIC_INNER_PRODUCT)
+        lists.is_trained = True
+        with _Gpu._lock:
+            on_gpu = faiss.index_cpu_to_gpu(_resources(), 0, lists)
+            on_gpu.add(vectors)
+        on_gpu.nprobe = min(index.nprobe, _GPU_MOST)
+        return _Gpu(on_gpu)
+
+    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
+        with self._lock:
+            return self._index.search(queries, min(k, _GPU_MOST))[1]
+
+
+@cache
+def _resources() -> faiss.StandardGpuResources:
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(_GPU_SCRATCH)
+    return resources
 
 
 def _empty_index(kind: str, n: int, dim: int) -> faiss.Index:

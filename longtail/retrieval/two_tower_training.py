@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -52,6 +53,7 @@ class Trainer:
         self.config, self.folder, self.seed = config, folder, seed
         self.catalogue, self.segment_names = catalogue, segments
         kind = _device(config.device)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS does not give the same twice
         self.processes = Processes.join(kind)
         self.device = torch.device(self.processes.device(kind))
         as_of = int(log.time.max()) + 1
@@ -86,6 +88,11 @@ class Trainer:
         """Epochs until the plan is done, validation stops getting better, or the time is spent."""
         self._resume()
         self.processes.check(self.run.epoch)
+        with _repeatable(self.device):
+            self._fit()
+        self.modules.load_state_dict(self.best_weights)
+
+    def _fit(self) -> None:
         run, config = self.run, self.config
         while run.epoch < run.planned and run.epoch - run.best_epoch < config.patience:
             started = time.perf_counter()
@@ -104,7 +111,6 @@ class Trainer:
                 self._save()
                 sys.stderr.write(f"two-tower epoch {run.epoch}/{run.planned}: loss {loss:.4f}, validation {score:.4f}, "
                                  f"{run.seconds:.0f} s\n")  # fmt: skip
-        self.modules.load_state_dict(self.best_weights)
 
     def _planned(self, events: int) -> int:
         """Epochs by the size of the log alone, so that a slower machine trains the same model."""
@@ -310,6 +316,17 @@ def _device(name: str) -> str:
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """A GPU adds up in any order, unless it is told that the same seed must give the same model."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cuda")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _fingerprint(
