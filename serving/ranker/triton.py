@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
-import urllib.error
+import time
 import urllib.request
+from http import HTTPStatus
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +31,7 @@ CONNECTION_MS = 30_000
 STUB = "triton_python_backend_stub"
 # A model that loads on a busy machine takes half a minute; giving up earlier would take its files from under it.
 CHANGE_S = 60.0
+LOOK_S = 0.2
 
 
 class Triton:
@@ -152,12 +156,23 @@ class Triton:
             return False
 
     def _change(self, name: str, verb: str) -> bool:
-        url = f"http://{LOOPBACK}:{self.http_port}/v2/repository/models/{name}/{verb}"
+        asked = http.client.HTTPConnection(LOOPBACK, self.http_port, timeout=CHANGE_S)
+        deadline = time.monotonic() + CHANGE_S
         try:
-            urllib.request.urlopen(urllib.request.Request(url, b"{}"), timeout=CHANGE_S).close()
-        except OSError:
+            asked.request("POST", f"/v2/repository/models/{name}/{verb}", b"{}")
+            # A stub that was started meanwhile holds this connection, too: it stays open when Triton dies, and a stub
+            # that stood still can make Triton die.
+            while not select.select([asked.sock], [], [], LOOK_S)[0]:
+                if not self._lives() or time.monotonic() > deadline:
+                    return False
+            return asked.getresponse().status == HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
             return False
-        return True
+        finally:
+            asked.close()
+
+    def _lives(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def stop(self) -> None:
         """End the process and its stubs, and remove their shared memory."""

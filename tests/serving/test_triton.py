@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,24 @@ def test_a_dead_stub_is_noticed_by_inference_and_healed_by_reload(repository, tr
     assert not triton.answers()
     assert triton.reload(triton.models[0])
     np.testing.assert_array_equal(infer(triton, rows(9)), repository[1].inplace_predict(rows(9)))
+
+
+def test_a_load_ends_when_triton_dies_though_a_new_stub_keeps_its_connection_open(repository, tmp_path):
+    from serving.ranker.triton import Triton
+
+    def stubs() -> set[str]:
+        return {p.name for p in Path("/proc").iterdir() if p.name.isdigit() and is_stub(p, server.process.pid)}
+
+    with Triton(repository[0], tmp_path) as server:
+        before = stubs()
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(server.reload, server.models[0])
+            end = time.monotonic() + 30
+            while not stubs() - before:
+                assert time.monotonic() < end and not loading.done()
+                time.sleep(0.01)
+            server.process.kill()
+            assert loading.result(10) is False
 
 
 def test_several_rankers_come_and_go_while_others_answer(triton, repository, tmp_path):
