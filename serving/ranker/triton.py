@@ -84,6 +84,8 @@ class Triton:
         flags = [
             f"--model-repository={self.repository}",
             "--model-control-mode=explicit",
+            # A model's files say everything: to find out more, Triton would start each python stub twice.
+            "--disable-auto-complete-config",
             *(f"--load-model={name}" for name in self.models),
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
