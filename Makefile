@@ -127,7 +127,7 @@ loop: install ## 90 days of shops whose recommender learns from its own lists: L
 drifts: install ## put things wrong in a simulated shop: which check finds it, how soon, and false alarms on quiet days
 	$(PYTHON) -m benchmarks.drifts
 
-pipeline: install ## compile pipelines/training.yaml again after a change
+pipeline: install ## compile pipelines/*.yaml again after a change
 	$(PYTHON) -m pipelines.compile
 
 COMPILE = $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --no-emit-index-url --no-header --quiet

@@ -74,7 +74,9 @@ def prepared(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What a run and a schedule send alike; everything is checked before the server hears of it."""
     platform = Platform.load(args.platform)
     given = parameters.checked(args.what, json.loads(args.params), platform.mounts())
-    deciding = ["deploy"] if args.what == "deploy" else ["register", *(["deploy"] if platform.deploy else [])]
+    deciding = {"deploy": ["deploy"], "monitoring": []}.get(
+        args.what, ["register", *(["deploy"] if platform.deploy else [])]
+    )
     for step in deciding:
         if "://" in given["registry"] and not platform.keeps(step, AUDIT):
             raise InvalidInput(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.platform import Platform
 
-PIPELINES = ("training", "incremental", "deploy")
+PIPELINES = ("training", "incremental", "deploy", "monitoring")
 FOLDER = Path(__file__).resolve().parent
 
 

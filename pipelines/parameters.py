@@ -10,7 +10,7 @@ from typing import Any
 from longtail.errors import InvalidInput
 
 # What names a file or a folder: below a volume of the steps, or at an address.
-PLACES = ("source", "registry", "mapping", "surfaces", "impressions", "key_file")
+PLACES = ("source", "registry", "mapping", "surfaces", "impressions", "key_file", "log", "state", "watch")
 WORDS = {"true": True, "false": False}
 
 

@@ -69,6 +69,21 @@ def test_a_run_is_submitted_as_the_platform_file_wants_it_with_a_token_that_is_r
     assert sent["pipeline_spec"]["root"]["dag"]["tasks"]["register"]["cachingOptions"] == {}, "never from the cache"
 
 
+def test_watching_is_scheduled_and_decides_nothing_that_an_audit_log_would_have_to_keep(tmp_path):
+    platform = tmp_path / "platform.yaml"
+    platform.write_text("image: longtail-pipelines:1\ndefaults: {volumes: [{claim: shop, mount: /mnt/shop}]}\n")
+    given = ["--param", "registry=http://mlflow", "--param", "log=/mnt/shop/serving", "--param"]
+    words = ("schedule", "monitoring", "--platform", str(platform), "--cron", "0 0 5 * * *", *given)
+    with kubeflow() as server:
+        said = longtail(server, *words, "state=/tmp/here", code=2, home=tmp_path)
+        assert "state=/tmp/here lies on no volume" in said
+        longtail(server, *words, "state=/mnt/shop/monitoring", home=tmp_path)
+        (made,) = server.schedules
+    task = made["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]["monitor"]
+    assert task["cachingOptions"] == {}, "never from the cache"
+    assert made["runtime_config"]["parameters"]["log"] == "/mnt/shop/serving"
+
+
 def test_a_schedule_replaces_the_one_of_its_name(tmp_path):
     words = ("schedule", "training", "--platform", str(EXAMPLE), *GIVEN, "--name", "nightly", "--namespace", "team-a")
     with kubeflow() as server:

@@ -113,7 +113,8 @@ def test_every_pipeline_compiles_for_a_platform_with_its_gpu_step():
                if "accelerator" in executor["container"]["resources"]]
         for name in compiling.PIPELINES
     }  # fmt: skip
-    assert gpus == {"training": ["exec-train-two-tower"], "incremental": ["exec-warm-two-tower"], "deploy": []}
+    assert gpus == {"training": ["exec-train-two-tower"], "incremental": ["exec-warm-two-tower"], "deploy": [],
+                    "monitoring": []}  # fmt: skip
 
 
 def test_on_several_nodes_the_gpus_are_the_nodes_and_the_step_only_waits(tmp_path):
