@@ -49,7 +49,7 @@ for image in "${images[@]}"; do
   container=$(buildah from "localhost/longtail-$name:$full")
   at=$(buildah mount "$container")
   python3 serving/sbom.py "$at" "longtail-$name" "$full" >"$out/$image.cdx.json"
-  printf '  %s MB, %s packages: %s\n' "$(du -sm --apparent-size "$at" | cut -f1)" "$(grep -c '"purl"' "$out/$image.cdx.json")" "$out/$image.cdx.json"
+  printf '  %s MB, %s packages: %s\n' "$(($(du -sb "$at" | cut -f1) / 1000000))" "$(grep -c '"purl"' "$out/$image.cdx.json")" "$out/$image.cdx.json"
   buildah umount "$container" >/dev/null
   buildah rm "$container" >/dev/null
 done
