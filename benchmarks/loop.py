@@ -1,6 +1,9 @@
 """What becomes of a shop whose recommender learns from its own lists: 90 simulated days, each night a training.
 
-    python -m benchmarks.loop [--seeds 10] [--days 90] [--keep runs/loop] [--arms ...] [--picture docs/loop.png]
+    python -m benchmarks.loop [--shop search] [--seeds 10] [--days 90] [--keep runs/loop] [--arms ...] [--picture FILE]
+
+In the shop `feed` people see nothing but lists. In `search` each session also finds 1.4 items by itself, so that
+nearly half of what shows interest is none of the recommender's making.
 
 All systems start from the log of the same shop, which leaned to its bestsellers for four weeks. From then on each
 shows its own lists, is trained every night on the log that they left, and so makes its own future. What lists are worth
@@ -24,6 +27,7 @@ from benchmarks.loop_systems import Popular, Setting, TwoStage
 from benchmarks.loop_table import table
 from longtail.datasets.simulator import SimulatorConfig
 
+SHOPS = {"feed": 0.0, "search": 1.4}  # what a session finds by itself
 ARMS: dict[str, Callable[[int], TwoStage | Popular]] = {
     "longtail": lambda seed: TwoStage(Setting(correction=True, exploration=True), seed),
     "plain": lambda seed: TwoStage(Setting(correction=False, exploration=False), seed),
@@ -36,17 +40,18 @@ WEEK = 7
 FIRST_FIT = WARM - 23  # from this day on the past is asked what it would have proposed, for the first night's windows
 
 
-def shop_of(seed: int, days: int) -> SimulatorConfig:
+def shop_of(kind: str, seed: int, days: int) -> SimulatorConfig:
     """The simulated shop: some 140 people a day, 400 items of which a third arrive in time."""
     total = WARM + days
     return SimulatorConfig(
-        users=800, items=400, days=total, events=2_500 * total, seed=seed, list_size=10, best_first=True
-    )
+        users=800, items=400, days=total, events=2_500 * total, seed=seed, list_size=10, best_first=True,
+        own_views=SHOPS[kind],
+    )  # fmt: skip
 
 
-def run(seed: int, days: int, arm: str) -> dict[str, np.ndarray]:
+def run(kind: str, seed: int, days: int, arm: str) -> dict[str, np.ndarray]:
     """One system in one shop; every figure by day, float64 [days]."""
-    world, system = World(shop_of(seed, days)), ARMS[arm](seed)
+    world, system = World(shop_of(kind, seed, days)), ARMS[arm](seed)
     for day in range(WARM):
         world.live()
         if day >= FIRST_FIT:
@@ -65,23 +70,23 @@ def run(seed: int, days: int, arm: str) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in figures.items()}
 
 
-def path_of(folder: Path, seed: int, days: int, arm: str) -> Path:
+def path_of(folder: Path, kind: str, seed: int, days: int, arm: str) -> Path:
     """Where a run is kept."""
-    return folder / f"{arm.replace(' ', '-')}-{seed}-{days}.npz"
+    return folder / f"{kind}-{arm.replace(' ', '-')}-{seed}-{days}.npz"
 
 
-def kept(folder: Path, seed: int, days: int, arm: str) -> dict[str, np.ndarray]:
+def kept(folder: Path, kind: str, seed: int, days: int, arm: str) -> dict[str, np.ndarray]:
     """`run`, or what it gave before."""
-    path = path_of(folder, seed, days, arm)
+    path = path_of(folder, kind, seed, days, arm)
     if not path.is_file():
         started, cpu = time.perf_counter(), time.process_time()
-        figures = run(seed, days, arm)
+        figures = run(kind, seed, days, arm)
         folder.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".part.npz")
         np.savez(beside, **figures)  # type: ignore[arg-type]
         beside.rename(path)
-        print(f"seed {seed}, {arm}: {time.process_time() - cpu:.0f} s CPU, {time.perf_counter() - started:.0f} s",
-              file=sys.stderr, flush=True)  # fmt: skip
+        spent = f"{time.process_time() - cpu:.0f} s CPU, {time.perf_counter() - started:.0f} s"
+        print(f"{kind}, seed {seed}, {arm}: {spent}", file=sys.stderr, flush=True)
     with np.load(path) as stored:
         return dict(stored)
 
@@ -89,6 +94,7 @@ def kept(folder: Path, seed: int, days: int, arm: str) -> dict[str, np.ndarray]:
 def main() -> None:
     """Run what is missing, print the table and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shop", choices=list(SHOPS), default="feed")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--days", type=int, default=90)
@@ -101,8 +107,8 @@ def main() -> None:
     found: dict[str, dict[int, dict[str, np.ndarray]]] = {arm: {} for arm in given.arms}
     for seed in seeds:
         for arm in given.arms:
-            if not given.made or path_of(given.keep, seed, given.days, arm).is_file():
-                found[arm][seed] = kept(given.keep, seed, given.days, arm)
+            if not given.made or path_of(given.keep, given.shop, seed, given.days, arm).is_file():
+                found[arm][seed] = kept(given.keep, given.shop, seed, given.days, arm)
     found = {arm: runs for arm, runs in found.items() if runs}
     print(table(found))
     if given.picture:

@@ -11,13 +11,15 @@ from longtail.datasets.simulator import SimulatorConfig
 from longtail.schema import EVENT_CODE
 
 
-def small(seed: int, days: int) -> SimulatorConfig:
+def small(kind: str, seed: int, days: int) -> SimulatorConfig:
     total = loop.WARM + days
-    return SimulatorConfig(users=200, items=120, days=total, events=800 * total, seed=seed, list_size=10)
+    return SimulatorConfig(
+        users=200, items=120, days=total, events=800 * total, seed=seed, list_size=10, own_views=loop.SHOPS[kind]
+    )
 
 
 def test_a_world_under_another_policy_starts_from_the_same_past_and_logs_its_own_lists() -> None:
-    world = World(small(1, 5))
+    world = World(small("feed", 1, 5))
     for _ in range(5):
         world.live()
     past, rows = world.log, len(world.log)
@@ -32,6 +34,9 @@ def test_a_world_under_another_policy_starts_from_the_same_past_and_logs_its_own
     listed = new.select(new.kind == EVENT_CODE["impression"])
     assert len(listed) == shown.items.size and set(listed.item.tolist()) == set(range(10))
     assert np.array_equal(np.lexsort((other.log.time, other.log.user)), np.arange(len(other.log)))
+    assert set(new.kind[new.request < 0].tolist()) <= {
+        EVENT_CODE[k] for k in ("purchase", "rating")
+    }  # all came from lists
     judged = worth(shown, other.truth)
     assert judged.exposure[:10].tolist() == [len(shown.items)] * 10 and judged.exposure[10:].sum() == 0
     assert spread(judged.exposure[None], other.truth, other.day - 1)["coverage"] < 0.2
@@ -40,6 +45,6 @@ def test_a_world_under_another_policy_starts_from_the_same_past_and_logs_its_own
 @pytest.mark.slow
 def test_each_day_is_learned_from_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "shop_of", small)
-    two_stage, popular = (loop.run(1, 4, arm) for arm in ("longtail", "popularity"))
+    two_stage, popular = (loop.run("feed", 1, 4, arm) for arm in ("longtail", "popularity"))
     assert two_stage["utility"].mean() > popular["utility"].mean() + 0.2
     assert two_stage["coverage"][-1] > popular["coverage"][-1] and np.isfinite(two_stage["revenue"]).all()

@@ -29,7 +29,8 @@ class SimulatorConfig:
     """What to simulate; the same values give the same bytes.
 
     `events` is a target met within a few per cent. `best_first`: lists show what the logging policy likes best first,
-    so that place and taste go together, instead of in the order of its draws. `policy(day, users [R], context)` gives
+    so that place and taste go together, instead of in the order of its draws. `own_views`: what a session finds by
+    itself, by searching, on average; with 0 people see nothing but lists. `policy(day, users [R], context)` gives
     items [R, k] and the chance float [R, k] of each at its place given the places above; None is `PopularTaste`.
     """
 
@@ -44,12 +45,15 @@ class SimulatorConfig:
     guest_share: float = 0.1
     drift: Drift | None = None
     best_first: bool = False
+    own_views: float = 1.4
     policy: Policy | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("users", "items", "days", "events", "list_size"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"simulator: {name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.own_views <= 100:
+            raise InvalidInput(f"simulator: own_views must be between 0 and 100, got {self.own_views}")
         if self.list_size > self.items:
             raise InvalidInput(f"simulator: list_size {self.list_size} is larger than the catalogue of {self.items}")
         if not self.regions:
@@ -247,7 +251,7 @@ class SimulatedShop:
     def _own_ways(self, day: int, visit: dict[str, np.ndarray], eligible: np.ndarray, log: DayLog) -> None:
         """What people find by themselves (search), mostly what they truly want, now and then once more."""
         rng, truth = self.rng, self.truth
-        views = rng.poisson(1.4, len(visit["user"]))
+        views = rng.poisson(self.config.own_views, len(visit["user"]))
         base = _take(visit, np.repeat(np.arange(len(views)), views))
         n = len(base["user"])
         base["time"] = base["time"] + rng.integers(5_000_000, 400_000_000, n)
