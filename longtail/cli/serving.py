@@ -155,12 +155,12 @@ def deploy(
     file = state / DEPLOYMENT
     if not file.is_file():
         raise InvalidInput(f"{file} does not exist: name the --state folder of a running `longtail serve`")
-    before = status(url)
+    before, served = status(url), Deployment.load(file)
     deployment = Deployment.of(
         traffic_of(version, registry, anyway),
         traffic_of(challenger, registry, anyway) if challenger else None,
         share,
-    ).beside(Deployment.load(file))
+    ).beside(served)
     wanted = {name: verify(variant.bundle).version for name, variant in deployment.variants.items()}
     with recorded(state, registry, {"champion": version, "challenger": challenger}, share=share if challenger else 0):
         deployment.save(file)
@@ -174,7 +174,8 @@ def deploy(
             if now["refused"] and now["refused"] != before["refused"]:
                 raise InvalidInput(f"refused, what served goes on: {now['refused']['why']}")
             time.sleep(0.2)
-        raise Unavailable(f"not taken over within {timeout_s:g} s: see the logs in {state}")
+        served.save(file)
+        raise Unavailable(f"not taken over within {timeout_s:g} s, what served goes on: see the logs in {state}")
 
 
 def status(url: str) -> dict[str, Any]:

@@ -5,30 +5,29 @@ from __future__ import annotations
 import json
 import re
 import resource
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longtail.errors import InvalidInput, LongtailError, Unavailable
 from longtail.retraining.policy import Kubeflow, Local
+from longtail.retraining.program import TIMED_OUT, last_line, run_program
 
 SUBMITTED = re.compile(r"^run (\S+) \(", re.M)
+DEPLOY = re.compile(r"^deploy: (.+)$", re.M)  # of the step that a `deploy` section of the platform file adds
 RUNNING = 3  # exit code of `longtail pipeline status` while a run goes on
-TIMED_OUT = 124
-PATIENCE_S = 30.0
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run: whether it ended well, the version that it registered, CPU seconds where they are known."""
+    """What came of a run: whether it ended well, the version that it registered and whether the gate made it champion,
+    CPU seconds where they are known."""
 
     succeeded: bool
     told: str
     version: int | None = None
+    champion: bool = False
     cpu_s: float | None = None
 
 
@@ -61,13 +60,12 @@ def _local(run: Local, number: int, action: str, started: float, lock: int) -> O
     words |= {f"--{name.replace('_', '-')}": value for name, value in run.options.items()}
     log = run.out / f"retrain-{number}.log"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code, said = _run("pipelines.run_local", words, log, lock, run.timeout_hours)
+    code, said = run_program("pipelines.run_local", words, log, lock, run.timeout_hours)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if code:
-        return Outcome(False, f"{_last_line(said) or f'exit code {code}'} (log: {log})", cpu_s=cpu_s)
-    found = _version(run.registry, started)
-    return Outcome(True, found[1], found[0], cpu_s)
+        return Outcome(False, f"{last_line(said) or f'exit code {code}'} (log: {log})", cpu_s=cpu_s)
+    return replace(_registered(run.registry, started), cpu_s=cpu_s)
 
 
 def _kubeflow(run: Kubeflow, number: int, action: str, started: float, lock: int, note: Say) -> Outcome:
@@ -83,7 +81,7 @@ def _kubeflow(run: Kubeflow, number: int, action: str, started: float, lock: int
         words += ["--config", str(run.config)] if run.config else []
         code, said = _pipeline([*words, "--name", name], place, lock, 1.0)
         if code or not (submitted := SUBMITTED.search(said)):
-            return Outcome(False, f"it could not be submitted: {_last_line(said) or f'exit code {code}'}")
+            return Outcome(False, f"it could not be submitted: {last_line(said) or f'exit code {code}'}")
         existing = submitted[1]
         note(f"Kubeflow runs it as {existing}")
     code, said = _pipeline(["status", existing, "--wait"], place, lock, run.timeout_hours, log)
@@ -92,11 +90,14 @@ def _kubeflow(run: Kubeflow, number: int, action: str, started: float, lock: int
     if code == TIMED_OUT:
         return Outcome(False, f"run {existing} goes on after {run.timeout_hours:g} hours: stop it in Kubeflow")
     if code not in (0, 1):
-        raise Unavailable(f"run {existing} was submitted, and nothing is known of it: {_last_line(said)}")
+        raise Unavailable(f"run {existing} was submitted, and nothing is known of it: {last_line(said)}")
+    deployed = (DEPLOY.findall(said) or [""])[-1]  # the last is the error, if there was one
+    if code and (not deployed or deployed.startswith("skipped")):
+        return Outcome(False, f"run {existing} failed: {last_line(said)}")
+    found = _registered(run.registry, started)
     if code:
-        return Outcome(False, f"run {existing} failed: {_last_line(said)}")
-    found = _version(run.registry, started)
-    return Outcome(True, f"run {existing}: {found[1]}", found[0])
+        return replace(found, succeeded=False, told=f"run {existing}: {found.told}; not deployed: {deployed}")
+    return replace(found, told=f"run {existing}: {found.told}{f'; deployed: {deployed}' if deployed else ''}")
 
 
 def _found(name: str, place: dict[str, str], lock: int) -> str | None:
@@ -111,7 +112,7 @@ def _found(name: str, place: dict[str, str], lock: int) -> str | None:
     try:
         newest = json.loads(said[said.index("{") :])
     except ValueError:
-        raise Unavailable(f"Kubeflow does not say whether it runs already: {_last_line(said)}") from None
+        raise Unavailable(f"Kubeflow does not say whether it runs already: {last_line(said)}") from None
     return newest["run"] if newest["name"] == name else None
 
 
@@ -119,41 +120,18 @@ def _pipeline(
     words: Sequence[str], place: dict[str, str], lock: int, hours: float, log: Path | None = None
 ) -> tuple[int, str]:
     flags = [word for flag, value in place.items() for word in (flag, str(value))]
-    return _run("longtail.cli", ["pipeline", *words, *flags], log, lock, hours)
+    return run_program("longtail.cli", ["pipeline", *words, *flags], log, lock, hours)
 
 
-def _run(
-    module: str, words: Sequence[str] | dict[str, object], log: Path | None, lock: int, hours: float
-) -> tuple[int, str]:
-    """(exit code, output) of a Python module as a program that holds the lock; it is ended after so many hours."""
-    flat = [str(w) for item in words.items() for w in item] if isinstance(words, dict) else list(words)
-    if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-    with subprocess.Popen(
-        [sys.executable, "-m", module, *flat], pass_fds=(lock,), stdin=subprocess.DEVNULL,
-        stdout=log.open("wb") if log else subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as child:  # fmt: skip
-        try:
-            said, _ = child.communicate(timeout=hours * 3600)
-        except BaseException as error:
-            child.terminate()  # the program ends its own steps
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(PATIENCE_S)
-            child.kill()
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            return TIMED_OUT, f"it was ended after {hours:g} hours"
-    return child.returncode, (log.read_bytes() if log else said or b"").decode(errors="replace")
-
-
-def _version(registry: str, started: float) -> tuple[int | None, str]:
+def _registered(registry: str, started: float) -> Outcome:
     """The version that was registered since, and what the gate decided about it."""
-    from longtail.registry import Registry
+    from longtail.registry import CHAMPION, Registry
 
     newest = next(iter(Registry(registry).versions()), None)
     if newest is None or newest.created < started * 1000 - 1000:
-        return None, "it registered nothing new: the same data gave the same bundle"
-    return newest.number, f"version {newest.number}, {newest.decision}"
+        return Outcome(True, "it registered nothing new: the same data gave the same bundle")
+    told = f"version {newest.number}, {newest.decision}"
+    return Outcome(True, told, newest.number, CHAMPION in newest.aliases)
 
 
 def _config(path: Path | None) -> dict:
@@ -166,7 +144,3 @@ def _config(path: Path | None) -> dict:
 
     load_yaml(path, TrainingConfig)
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-
-
-def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

@@ -114,15 +114,23 @@ class Ledger:
         with self._open() as connection:
             self._step(connection, run, now, state, note)
 
+    def trained(self, run: int, now: float, outcome: str, version: int, cpu_s: float | None) -> None:
+        """The run has registered a version, and goes on with its deployment."""
+        with self._open() as connection:
+            connection.execute(
+                "UPDATE runs SET outcome = ?, version = ?, cpu_s = ? WHERE id = ?", (outcome, version, cpu_s, run)
+            )
+            self._step(connection, run, now, "started", f"{outcome}; it is deployed now")
+
     def end(
         self, run: int, now: float, state: State, outcome: str, version: int | None = None, cpu_s: float | None = None
     ) -> None:
-        """The run is over."""
+        """The run is over; `version` and `cpu_s` stay what they were where they are not given."""
         with self._open() as connection:
             connection.execute(
-                "UPDATE runs SET state = ?, ended_at = ?, outcome = ?, version = ?, cpu_s = ? WHERE id = ?",
-                (state, now, outcome, version, cpu_s, run),
-            )
+                "UPDATE runs SET state = ?, ended_at = ?, outcome = ?, version = coalesce(?, version), "
+                "cpu_s = coalesce(?, cpu_s) WHERE id = ?", (state, now, outcome, version, cpu_s, run),
+            )  # fmt: skip
             self._step(connection, run, now, state, outcome)
 
     def open_run(self) -> Run | None:

@@ -80,8 +80,16 @@ class Budget(_Strict):
     hours: Annotated[float, Field(gt=0)] = 12.0
 
 
+class Servers(_Strict):
+    """The servers of a `longtail serve` that runs on this machine: its `--state` folder and where it answers."""
+
+    state: Path
+    url: str = "http://127.0.0.1:8080"
+    timeout_s: Annotated[float, Field(gt=0)] = 180.0
+
+
 class Local(_Strict):
-    """A run on this machine, as `longtail train` makes it."""
+    """A run on this machine, as `longtail train` makes it; with `deploy`, the champion it registers serves there."""
 
     where: Literal["local"] = "local"
     source: Path
@@ -93,10 +101,14 @@ class Local(_Strict):
     impressions: Path | None = None
     options: dict[str, str] = Field(default_factory=dict, description="further parameters of the pipeline by name")
     timeout_hours: Annotated[float, Field(gt=0)] = 12.0
+    deploy: Servers | None = None
 
 
 class Kubeflow(_Strict):
-    """A run on Kubeflow Pipelines, as `longtail pipeline submit` starts it; `params` are the pipeline's parameters."""
+    """A run on Kubeflow Pipelines, as `longtail pipeline submit` starts it; `params` are the pipeline's parameters.
+
+    A `deploy` section of the platform file lets it end by deploying the champion.
+    """
 
     where: Literal["kubeflow"]
     platform: Path

@@ -7,7 +7,7 @@ import pytest
 
 from longtail.errors import InvalidInput
 from longtail.retraining.decision import DAY_S, Past, decide
-from longtail.retraining.policy import Budget, Confirm, Cooldown, Kubeflow, Local, Policy, Rule
+from longtail.retraining.policy import Budget, Confirm, Cooldown, Kubeflow, Local, Policy, Rule, Servers
 from longtail.yaml_model import parse_yaml
 from tests.retraining.signals import RULES, day, policy, signal
 
@@ -117,7 +117,7 @@ def test_the_documented_file_is_valid_and_has_every_key():
     path = DOCS / "retraining.example.yaml"
     found = Policy.load(path)
     text = path.read_text()
-    for model in (Policy, Rule, Confirm, Cooldown, Budget, Local, Kubeflow):
+    for model in (Policy, Rule, Confirm, Cooldown, Budget, Local, Servers, Kubeflow):
         for key in model.model_fields:
             assert re.search(rf"\b{key}:", text), key
     assert isinstance(found.run, Local)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from longtail.registry import Registry
 from longtail.retraining.ledger import Ledger
 from tests.pipelines.stand_in import kubeflow
+from tests.registry.test_registry import write_bundle
 from tests.retraining.signals import checked
 from tests.retraining.signals import signal as verdict
 
@@ -85,6 +87,27 @@ def test_a_crash_after_the_submission_submits_nothing_again(shop):
     (row,) = Ledger(shop / "ledger.db").runs()
     assert row.state == "failed"
     assert row.triggers[0]["check"] == "index_age"
+
+
+@pytest.mark.parametrize(("step", "state", "told"), [
+    ({"state": "SUCCEEDED"}, "succeeded", "; deployed: succeeded"),
+    ({"state": "FAILED", "error": {"message": "what served before serves again"}}, "failed",
+     "; not deployed: what served before serves again"),
+])  # fmt: skip
+def test_what_came_of_the_deployment_that_ends_a_run_stands_in_the_ledger(shop, step, state, told):
+    with kubeflow() as server:
+        server.progress = [{"state": "RUNNING"}]
+        retrain(shop, server.url, "-c", CRASH)
+        write_bundle(shop / "bundle", "new")
+        Registry(shop / "mlflow").register(shop / "bundle", {"ndcg@10": 0.1}, {}, "# it", "f00d")
+        details = {"task_details": [{"display_name": "deploy", "task_id": "1", **step}]}
+        server.progress = [{"state": step["state"], "run_details": details}]
+        code, said = retrain(shop, server.url)
+        assert code == (state == "failed"), said
+    (row,) = Ledger(shop / "ledger.db").runs()
+    assert (row.state, row.version) == (state, 1)
+    assert "version 1, champion" in row.outcome
+    assert row.outcome.endswith(told)
 
 
 def test_without_an_answer_nothing_is_submitted_twice_and_the_run_stays_open(shop):
