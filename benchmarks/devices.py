@@ -4,8 +4,8 @@
 
 Training is on a made-up shop (`benchmarks/synthetic.py`). `batches alone` is what the same epoch takes without any
 learning: batches are made by the CPU whatever the device, so that is what a GPU can at best come near. The index is
-built over clustered vectors, loaded as serving loads it, and asked for 500 items of one query, as serving does, and of
-256 at once; `exact` is a matrix product over all items and a top-k on the same device.
+built over the vectors of such a shop, loaded as serving loads it, and asked for 500 items of one query, as serving
+does, and of 256 at once; `exact` is a matrix product over all items and a top-k on the same device.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from benchmarks.synthetic import made_up_catalogue, made_up_log
-from benchmarks.synthetic_retriever import SEGMENTS, Shop, synthetic_requests
+from benchmarks.synthetic_retriever import SEGMENTS, Shop, clustered_vectors, mixed_queries, synthetic_requests
 from longtail.events import Catalogue, Log
-from longtail.retrieval.index import VectorIndex, gpus
+from longtail.retrieval.index import VectorIndex, gpus, recall
 from longtail.retrieval.two_tower import TwoTowerConfig
-from longtail.retrieval.two_tower_training import Trainer, _repeatable
+from longtail.retrieval.two_tower_training import Trainer, repeatable
 
 K = 500
 
@@ -57,7 +57,9 @@ def main() -> None:
             f"{row['epoch_s'] / row['batches_s']:.1f}", f"{row['validation']:.4f}", f"{row['gpu_mb']:.0f}")  # fmt: skip
     say("device", "load, s", "recall@100", "one query, ms", "256, ms", "exact: one, ms", "exact: 256, ms")
     say(*["---"] * 7)
-    vectors, queries = clustered(args.index_items)
+    shop, rng = Shop.make(args.index_items, 0), np.random.default_rng(1)
+    vectors = clustered_vectors(shop, config.dim, rng)
+    queries = mixed_queries(vectors, shop, rng)
     with tempfile.TemporaryDirectory() as folder:
         VectorIndex.build(vectors, queries, gpu=False).save(Path(folder))
         for device in ["cpu"] + ["cuda"] * (gpus() > 0):
@@ -89,7 +91,7 @@ def train(log: Log, catalogue: Catalogue, segment: np.ndarray, config: TwoTowerC
         seconds = []
         for _ in range(config.epochs):
             begin = time.perf_counter()
-            with _repeatable(trainer.device):
+            with repeatable(trainer.device):
                 trainer._epoch()
             seconds.append(time.perf_counter() - begin)
             trainer.run.epoch += 1
@@ -100,18 +102,6 @@ def train(log: Log, catalogue: Catalogue, segment: np.ndarray, config: TwoTowerC
         memory = torch.cuda.max_memory_allocated() / 2**20 if config.device == "cuda" else 0.0
         return {"epoch_s": float(np.mean(seconds[1:])), "batches_s": alone, "validation": trainer.validate(),
                 "gpu_mb": memory, "targets": len(log)}  # fmt: skip
-
-
-def clustered(items: int, dim: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors float32 [I, d] and queries [1000, d] of length one around some thousand centres."""
-    rng = np.random.default_rng(seed)
-    centre = rng.normal(size=(max(4, items // 300), dim)).astype(np.float32)
-
-    def near(n: int) -> np.ndarray:
-        found = centre[rng.integers(len(centre), size=n)] + rng.normal(0, 0.7, (n, dim)).astype(np.float32)
-        return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
-
-    return near(items), near(1_000)
 
 
 def search(folder: Path, vectors: np.ndarray, queries: np.ndarray, device: str) -> dict[str, float]:
@@ -126,7 +116,7 @@ def search(folder: Path, vectors: np.ndarray, queries: np.ndarray, device: str) 
     found, truth = index.search(queries[:200], 100)[0], exact(asked[:200])[:, :100]
     return {
         "load_s": seconds,
-        "recall": float(np.mean([len(np.intersect1d(a, b)) / 100 for a, b in zip(found, truth, strict=True)])),
+        "recall": recall(found, truth),
         "one_ms": milliseconds(lambda n: index.search(queries[n : n + 1], K), 200),
         "many_ms": milliseconds(lambda n: index.search(queries[:256], K), 10),
         "exact_one_ms": milliseconds(lambda n: exact(asked[n : n + 1]), 50),

@@ -27,7 +27,7 @@ from benchmarks.loop_systems import Popular, Setting, TwoStage
 from benchmarks.loop_table import table
 from longtail.datasets.simulator import SimulatorConfig
 
-SHOPS = {"feed": 0.0, "search": 1.4}  # what a session finds by itself
+SHOPS = {"feed": 0.0, "search": SimulatorConfig.own_views}  # what a session finds by itself
 ARMS: dict[str, Callable[[int], TwoStage | Popular]] = {
     "longtail": lambda seed: TwoStage(Setting(correction=True, exploration=True), seed),
     "plain": lambda seed: TwoStage(Setting(correction=False, exploration=False), seed),

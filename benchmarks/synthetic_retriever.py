@@ -127,8 +127,8 @@ def _sources(shop: Shop, rng: np.random.Generator, scratch: Path) -> Iterator[Ca
         yield NeighbourSource("ease_recent", "ease", ease, MONTHS)
         yield NeighbourSource("ease_steps", "ease", ease, STEPS)
     else:
-        vectors = _vectors(shop, 64, rng)
-        index = VectorIndex.build(vectors, queries=_queries(vectors, shop, rng))
+        vectors = clustered_vectors(shop, 64, rng)
+        index = VectorIndex.build(vectors, queries=mixed_queries(vectors, shop, rng))
         inverse = (1 / (1 + 1e4 / (1 + shop.rank))).astype(np.float32)
         yield SpectralSource("spectral", "spectral", vectors, inverse, index, distinct)
         yield NeighbourSource("graph", "graph", _table(shop, k, rng), distinct)
@@ -237,7 +237,7 @@ def _lists(shop: Shop, rng: np.random.Generator) -> Iterator[ListSource]:
     yield ListSource("popular_segment", "popular_segment", share, segments)
 
 
-def _vectors(shop: Shop, dim: int, rng: np.random.Generator) -> np.ndarray:
+def clustered_vectors(shop: Shop, dim: int, rng: np.random.Generator) -> np.ndarray:
     """Unit vectors around their cluster's, of fewer effective dimensions than `dim`, as learned ones are."""
     spectrum = (np.arange(1, dim + 1) ** -0.5).astype(np.float32)
     groups = rng.normal(size=(50, dim)).astype(np.float32)
@@ -251,7 +251,7 @@ def _vectors(shop: Shop, dim: int, rng: np.random.Generator) -> np.ndarray:
     return out
 
 
-def _queries(vectors: np.ndarray, shop: Shop, rng: np.random.Generator, n: int = 500) -> np.ndarray:
+def mixed_queries(vectors: np.ndarray, shop: Shop, rng: np.random.Generator, n: int = 500) -> np.ndarray:
     """What the index will be asked: mixtures of three popular items."""
     picked = shop.popular[(len(vectors) * rng.random((n, 3)) ** 4).astype(np.int64)]
     return np.einsum("nid,i->nd", vectors[picked], np.array([1.0, 0.6, 0.3])).astype(np.float32)
@@ -264,8 +264,8 @@ def _two_tower(shop: Shop, rng: np.random.Generator, folder: Path) -> TwoTower:
 
     config = TwoTowerConfig()
     folder.mkdir(parents=True, exist_ok=True)
-    vectors = _vectors(shop, config.dim, rng)
-    VectorIndex.build(vectors, queries=_queries(vectors, shop, rng)).save(folder)
+    vectors = clustered_vectors(shop, config.dim, rng)
+    VectorIndex.build(vectors, queries=mixed_queries(vectors, shop, rng)).save(folder)
     np.save(folder / "item_vectors.npy", vectors)
     np.save(folder / "content_table.npy", rng.normal(size=(1, config.dim)).astype(np.float32))
     np.save(folder / "content_tokens.npy", np.zeros(1, np.int64))

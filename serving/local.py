@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from longtail.engine.bundle import verify
-from longtail.engine.deployment import Deployment, DeploymentWatch
+from longtail.engine.deployment import DEPLOYMENT, Deployment, DeploymentWatch
 from longtail.errors import InvalidInput, LongtailError, Unavailable
 from serving.collector.local import LocalCollector
 from serving.process import LOOPBACK, free_port, spawn, stop, tail
@@ -34,7 +34,6 @@ START_S = 180.0
 RESTART_AFTER_S = 1.0
 TEND_EVERY_S = 1.0
 ROOT = Path(__file__).resolve().parents[1]
-DEPLOYMENT = "deployment.yaml"
 
 
 @dataclass

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from longtail.cli.terminal import one_line_errors
-from longtail.engine.deployment import Deployment, DeploymentWatch
+from longtail.engine.deployment import DEPLOYMENT, Deployment, DeploymentWatch
 from longtail.errors import InvalidInput
 from serving.collector.local import LocalCollector
-from serving.local import DEPLOYMENT, LocalServing
+from serving.local import LocalServing
 
 PASSED_ON = ("surfaces", "lists", "guard", "impression_features")
 

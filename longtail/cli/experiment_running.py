@@ -1,7 +1,6 @@
 """`longtail experiment start`, `ramp`, `status` and `stop`: experiments on the servers of `longtail serve`."""
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,16 +10,17 @@ from longtail.cli.options import DEFAULT_REGISTRY, JsonOption, RegistryOption
 from longtail.cli.serving import (
     DEFAULT_STATE,
     DEFAULT_URL,
-    DEPLOYMENT,
     AnywayOption,
     StateOption,
     UrlOption,
+    not_taken_over,
+    taken_over,
     traffic_of,
 )
 from longtail.cli.serving import (
     status as serving,
 )
-from longtail.errors import InvalidInput, Unavailable
+from longtail.errors import InvalidInput
 from longtail.governance.audit import AuditLog
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def ramp(
     timeout_s: TimeoutOption = 180.0,
 ) -> None:
     """Let more people in; nobody who is in changes variant."""
+    from longtail.engine.deployment import DEPLOYMENT
     from longtail.experiments import running
 
     folder, deployment = state / "experiments" / name, _deployment(state, into)
@@ -169,7 +170,7 @@ def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> N
 
 
 def _deployment(state: Path, into: Path | None = None) -> "Deployment":
-    from longtail.engine.deployment import Deployment
+    from longtail.engine.deployment import DEPLOYMENT, Deployment
 
     file = into or state / DEPLOYMENT
     if into is None and not file.is_file():
@@ -179,7 +180,7 @@ def _deployment(state: Path, into: Path | None = None) -> "Deployment":
 
 def _put(new: "Deployment", state: Path, into: Path | None, url: str, timeout_s: float) -> None:
     """Hand a deployment to the servers and wait; where they refuse, the file is put back as it was."""
-    from longtail.engine.deployment import Deployment
+    from longtail.engine.deployment import DEPLOYMENT, Deployment
 
     if into is not None:
         new.save(into)
@@ -188,14 +189,11 @@ def _put(new: "Deployment", state: Path, into: Path | None, url: str, timeout_s:
     old, before = _deployment(state), serving(url)
     new.save(state / DEPLOYMENT)
     wanted = Deployment.load(state / DEPLOYMENT).fingerprint
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        now = serving(url)
-        if now["deployment"] == wanted:
-            return
-        if now["refused"] and now["refused"] != before["refused"]:
-            old.save(state / DEPLOYMENT)
-            raise InvalidInput(f"refused, what served goes on: {now['refused']['why']}")
-        time.sleep(0.2)
-    old.save(state / DEPLOYMENT)
-    raise Unavailable(f"not taken over within {timeout_s:g} s, what served goes on: see the logs in {state}")
+    try:
+        now = taken_over(url, lambda now: now["deployment"] == wanted, before, timeout_s)
+    except InvalidInput:
+        old.save(state / DEPLOYMENT)
+        raise
+    if now is None:
+        old.save(state / DEPLOYMENT)
+        raise not_taken_over(timeout_s, state)

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:8080"
 KEY_VARIABLE = "LONGTAIL_PSEUDONYM_KEY"
 PATH = "/v1/models/recommender:predict"
-DEPLOYMENT = "deployment.yaml"  # in the state folder of `longtail serve`
 DEFAULT_STATE = Path("runs/serving")
 
 VersionArgument = Annotated[str, typer.Argument(help="Alias or number in the registry, or the folder of a bundle.")]
@@ -150,7 +150,7 @@ def deploy(
     It takes over when it has given a full recommendation; one that is not sound is refused, and what served goes on.
     """
     from longtail.engine.bundle import verify
-    from longtail.engine.deployment import Deployment
+    from longtail.engine.deployment import DEPLOYMENT, Deployment
 
     file = state / DEPLOYMENT
     if not file.is_file():
@@ -164,18 +164,43 @@ def deploy(
     wanted = {name: verify(variant.bundle).version for name, variant in deployment.variants.items()}
     with recorded(state, registry, {"champion": version, "challenger": challenger}, share=share if challenger else 0):
         deployment.save(file)
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            now = status(url)
-            if {name: v["version"] for name, v in now["variants"].items()} == wanted:
-                for name, variant in now["variants"].items():
-                    typer.echo(f"{name} serves {variant['version']} to {variant['share']:.0%} of the people")
-                return
-            if now["refused"] and now["refused"] != before["refused"]:
-                raise InvalidInput(f"refused, what served goes on: {now['refused']['why']}")
-            time.sleep(0.2)
-        served.save(file)
-        raise Unavailable(f"not taken over within {timeout_s:g} s, what served goes on: see the logs in {state}")
+        now = taken_over(url, lambda now: _versions(now) == wanted, before, timeout_s)
+        if now is None:
+            served.save(file)
+            raise not_taken_over(timeout_s, state)
+        for name, variant in now["variants"].items():
+            typer.echo(f"{name} serves {variant['version']} to {variant['share']:.0%} of the people")
+
+
+def _versions(now: dict[str, Any]) -> dict[str, str]:
+    return {name: variant["version"] for name, variant in now["variants"].items()}
+
+
+def taken_over(
+    url: str, wanted: Callable[[dict[str, Any]], bool], before: dict[str, Any], timeout_s: float
+) -> dict[str, Any] | None:
+    """The `status` of servers that were given another deployment, once it is as `wanted`; None: not in that time.
+
+    `before` is their status without it.
+
+    Raises:
+        InvalidInput: they refuse it.
+        Unavailable: nothing answers there.
+    """
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        now = status(url)
+        if wanted(now):
+            return now
+        if now["refused"] and now["refused"] != before["refused"]:
+            raise InvalidInput(f"refused, what served goes on: {now['refused']['why']}")
+        time.sleep(0.2)
+    return None
+
+
+def not_taken_over(timeout_s: float, state: Path) -> Unavailable:
+    """What to say then; the file must have been put back."""
+    return Unavailable(f"not taken over within {timeout_s:g} s, what served goes on: see the logs in {state}")
 
 
 def status(url: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from longtail.experiments.config import Name
 from longtail.experiments.placed import Placed, together
 from longtail.yaml_model import load_yaml
 
+DEPLOYMENT = "deployment.yaml"  # in the state folder of `longtail serve`
 ROUNDING = 1e-6
 
 

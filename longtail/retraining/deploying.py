@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from longtail.engine.deployment import Deployment
+from longtail.engine.deployment import DEPLOYMENT, Deployment
 from longtail.errors import InvalidInput
 from longtail.retraining.policy import Servers
 from longtail.retraining.program import last_line, run_program
 
-FILE = "deployment.yaml"  # in the state folder of `longtail serve`
 STARTING_S = 120.0  # what the program itself may take beside its wait for the servers
 
 
@@ -29,7 +28,7 @@ def deploy(servers: Servers, registry: str, version: int, lock: int) -> tuple[bo
 
 
 def _challenger(servers: Servers) -> list[str]:
-    file = servers.state / FILE
+    file = servers.state / DEPLOYMENT
     variants = dict(Deployment.load(file).variants) if file.is_file() else {}
     other = variants.get("challenger")
     return ["--challenger", str(other.bundle), "--share", str(other.share)] if other else []

@@ -94,14 +94,14 @@ class VectorIndex:
         n, dim = vectors.shape
         figures = IndexFigures(kind, n, dim, 0, 1.0, len(sample), 0.0, "cpu")
         built = VectorIndex(index, figures, vectors)
-        recall, effort = built._tune(vectors, sample, max_effort)
-        if recall < min_recall:
+        reached, effort = built._tune(vectors, sample, max_effort)
+        if reached < min_recall:
             raise InvalidInput(
-                f"recall@100 of the {kind} index is {recall:.3f}, below {min_recall}: raise the search effort "
+                f"recall@100 of the {kind} index is {reached:.3f}, below {min_recall}: raise the search effort "
                 f"(now {effort}) or build it with kind='flat'"
             )
         seconds = time.perf_counter() - started
-        figures = replace(figures, effort=effort, recall_at_100=recall, build_seconds=seconds)
+        figures = replace(figures, effort=effort, recall_at_100=reached, build_seconds=seconds)
         return VectorIndex(index, figures, vectors, gpu)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -138,10 +138,10 @@ class VectorIndex:
         while True:
             _set_effort(self._index, kind, effort)
             found = self.search(sample, k)[0]
-            recall = float(np.mean([len(np.intersect1d(f, t)) / k for f, t in zip(found, truth, strict=True)]))
+            reached = recall(found, truth)
             large = kind == "ivf" and len(vectors) * effort > LARGE_READ * self._index.nlist
-            if recall >= (LARGE_RECALL if large else TUNED_RECALL) or effort >= ceiling:
-                return recall, effort
+            if reached >= (LARGE_RECALL if large else TUNED_RECALL) or effort >= ceiling:
+                return reached, effort
             effort = min(effort + effort // 4 + 1, ceiling)
 
     def save(self, folder: Path) -> None:
@@ -178,6 +178,11 @@ def choose_kind(n_items: int, dim: int) -> str:
     `hnsw` is there by name: as good, but several times slower to build, and not mapped as a whole.
     """
     return "flat" if n_items * dim <= FLAT_UP_TO else "ivf"
+
+
+def recall(found: np.ndarray, truth: np.ndarray) -> float:
+    """Share of the items of `truth` int64 [B, k] that are in `found` int64 [B, k'], averaged over queries."""
+    return float(np.mean([len(np.intersect1d(f, t)) / len(t) for f, t in zip(found, truth, strict=True)]))
 
 
 def gpus() -> int:

@@ -88,11 +88,6 @@ class Trainer:
         """Epochs until the plan is done, validation stops getting better, or the time is spent."""
         self._resume()
         self.processes.check(self.run.epoch)
-        with _repeatable(self.device):
-            self._fit()
-        self.modules.load_state_dict(self.best_weights)
-
-    def _fit(self) -> None:
         run, config = self.run, self.config
         while run.epoch < run.planned and run.epoch - run.best_epoch < config.patience:
             started = time.perf_counter()
@@ -111,6 +106,7 @@ class Trainer:
                 self._save()
                 sys.stderr.write(f"two-tower epoch {run.epoch}/{run.planned}: loss {loss:.4f}, validation {score:.4f}, "
                                  f"{run.seconds:.0f} s\n")  # fmt: skip
+        self.modules.load_state_dict(self.best_weights)
 
     def _planned(self, events: int) -> int:
         """Epochs by the size of the log alone, so that a slower machine trains the same model."""
@@ -255,7 +251,7 @@ class Trainer:
         """Write what serving reads; returns the figures."""
         vectors = self.vectors()
         queries, _ = self.validation_vectors(vectors)
-        index = VectorIndex.build(vectors, queries, kind=self.config.index_kind, seed=self.seed)
+        index = VectorIndex.build(vectors, queries, kind=self.config.index_kind, gpu=False, seed=self.seed)
         run = self.run
         figures = {
             "epochs": run.epoch, "best_epoch": run.best_epoch, "validation_ndcg": run.best, "seconds": run.seconds,
@@ -307,7 +303,8 @@ def train_two_tower(
     if not len(log) or log.n_items < 2:
         raise InvalidInput("the two-tower needs positive events of at least two items: import more events")
     trainer = Trainer(log, catalogue, np.asarray(segment), config, folder, seed, segments, warm, importance)
-    trainer.fit()
+    with repeatable(trainer.device):
+        trainer.fit()
     trainer.processes.part()
     return trainer.export() if trainer.processes.first else {}
 
@@ -319,7 +316,7 @@ def _device(name: str) -> str:
 
 
 @contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
+def repeatable(device: torch.device) -> Iterator[None]:
     """A GPU adds up in any order, unless it is told that the same seed must give the same model."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(before or device.type == "cuda")

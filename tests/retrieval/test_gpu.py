@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from longtail.retrieval.index import VectorIndex, gpus
+from longtail.retrieval.index import VectorIndex, gpus, recall
 from longtail.retrieval.two_tower import TwoTower, TwoTowerConfig
-from tests.retrieval.test_two_tower import ITEMS, QUICK, SHORT, cyclic_log, requests, train
+from tests.retrieval.test_two_tower import ITEMS, QUICK, SHORT, cyclic_log, killed, requests, train
 
 pytestmark = [
     pytest.mark.gpu,
@@ -53,25 +48,7 @@ def test_the_same_seed_trains_the_same_tower(config: TwoTowerConfig, tmp_path: P
 
 
 def test_a_killed_training_goes_on_to_the_same_tower(tmp_path: Path) -> None:
-    code = textwrap.dedent("""
-        import os, signal, sys
-        from dataclasses import replace
-        from pathlib import Path
-        from longtail.retrieval import two_tower_training
-        from tests.retrieval.test_two_tower import SHORT, train
-        save = two_tower_training.Trainer._save
-        def die_after_the_second(trainer):
-            save(trainer)
-            if trainer.run.epoch == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-        two_tower_training.Trainer._save = die_after_the_second
-        train(Path(sys.argv[1]), replace(SHORT, device="cuda"))
-    """)
-    root = Path(__file__).parents[2]
-    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    killed = subprocess.run([sys.executable, "-c", code, tmp_path / "killed"], env={**os.environ, "PYTHONPATH": path})
-    assert killed.returncode == -signal.SIGKILL
-    assert (tmp_path / "killed" / "checkpoint.pt").is_file()
+    killed(tmp_path / "killed", replace(SHORT, device="cuda"))
     train(tmp_path / "killed", replace(SHORT, device="cuda"))
     train(tmp_path / "whole", replace(SHORT, device="cuda"))
     np.testing.assert_array_equal(vectors(tmp_path / "killed"), vectors(tmp_path / "whole"))
@@ -93,10 +70,6 @@ def test_a_gpu_finds_at_least_what_the_same_index_finds_without_one(tmp_path: Pa
         np.testing.assert_allclose(scores, np.take_along_axis(queries @ items.T, ids, 1), rtol=1e-4, atol=1e-4)
         one_by_one = np.concatenate([index.search(queries[b : b + 1], 100)[0] for b in range(len(queries))])
         np.testing.assert_array_equal(one_by_one, ids)
-
-
-def recall(found: np.ndarray, truth: np.ndarray) -> float:
-    return float(np.mean([len(np.intersect1d(f, t)) / len(t) for f, t in zip(found, truth, strict=True)]))
 
 
 @faiss_gpu

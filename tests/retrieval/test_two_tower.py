@@ -1,10 +1,11 @@
+import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -200,10 +201,10 @@ def test_the_loss_and_its_gradients_are_those_of_cross_entropy() -> None:
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.slow
-def test_killed_and_resumed_ends_as_if_never_killed(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def killed(folder: Path, config: TwoTowerConfig) -> None:
+    """A training that is killed behind its third epoch."""
     script = textwrap.dedent("""
-        import os, signal, sys
+        import json, os, signal, sys
         sys.path.insert(0, sys.argv[2])
         import test_two_tower as t
         from longtail.retrieval import two_tower_training as training
@@ -213,11 +214,16 @@ def test_killed_and_resumed_ends_as_if_never_killed(tmp_path: Path, capfd: pytes
             if self.run.epoch == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
         training.Trainer._save = saving
-        t.train(t.Path(sys.argv[1]), t.SHORT)
+        t.train(t.Path(sys.argv[1]), t.TwoTowerConfig(**json.loads(sys.argv[3])))
     """)
-    command = [sys.executable, "-c", script, str(tmp_path / "killed"), str(Path(__file__).parent)]
-    killed = subprocess.run(command, capture_output=True, timeout=200)
-    assert killed.returncode == -signal.SIGKILL and (tmp_path / "killed" / "checkpoint.pt").is_file()
+    command = [sys.executable, "-c", script, str(folder), str(Path(__file__).parent), json.dumps(asdict(config))]
+    ended = subprocess.run(command, capture_output=True, timeout=200)
+    assert ended.returncode == -signal.SIGKILL and (folder / "checkpoint.pt").is_file()
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_ends_as_if_never_killed(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    killed(tmp_path / "killed", SHORT)
     train(tmp_path / "killed", SHORT)
     said = capfd.readouterr().err
     assert "epoch 4/" in said and "epoch 3/" not in said
@@ -302,7 +308,7 @@ def test_a_target_weighs_as_much_more_as_its_place_was_less_looked_at() -> None:
 
 _TRAIN = """
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tests.retrieval.test_two_tower import SAMPLED, train
 train(Path(sys.argv[1]), replace(SAMPLED, epochs=int(sys.argv[2])))
