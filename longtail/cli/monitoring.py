@@ -1,20 +1,15 @@
 """`longtail monitor`: look at a day, or at days of the past, and say whether anything needs attention."""
 
 import json
-import math
 import time
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from longtail.cli.options import DEFAULT_REGISTRY, JsonOption, RegistryOption
 from longtail.cli.serving import bundle_of
-
-if TYPE_CHECKING:
-    from longtail.monitoring.signal import Signal
 
 LogArgument = Annotated[
     Path,
@@ -47,6 +42,7 @@ def monitor(
     from longtail.cli.progress import shown
     from longtail.monitoring.config import Watch
     from longtail.monitoring.log import days_between, days_in, yesterday
+    from longtail.monitoring.report import as_json as told
     from longtail.monitoring.report import sentence
     from longtail.monitoring.run import monitor as run
 
@@ -66,7 +62,7 @@ def monitor(
         found = run(log, folder, out, days, watch, now, progress)
     newest_day = [s for s in found if s.day == days[-1]]
     if as_json:
-        typer.echo(json.dumps({"sentence": sentence(newest_day), "signals": [_finite(s) for s in found]}, indent=1))
+        typer.echo(json.dumps({"sentence": sentence(newest_day), "signals": [told(s) for s in found]}, indent=1))
     else:
         typer.echo(f"{days[-1]}: {sentence(newest_day)}")
         typer.echo(f"the report is in {out / 'report.html'}")
@@ -81,7 +77,3 @@ def _day(text: str | None) -> str | None:
         return date.fromisoformat(text).isoformat()
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no day: write it as 2024-03-01") from None
-
-
-def _finite(signal: "Signal") -> dict:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(signal).items()}

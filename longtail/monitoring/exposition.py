@@ -13,6 +13,7 @@ from longtail.monitoring.signal import Signal
 # name -> (labels, help)
 METRICS: dict[str, tuple[tuple[str, ...], str]] = {
     "longtail_monitor_value": (("check", "part"), "What the check measured on the newest checked day."),
+    "longtail_monitor_error": (("check", "part"), "Standard error of the value, where chance moves it."),
     "longtail_monitor_threshold": (("check", "part"), "The bound that the value was held against."),
     "longtail_monitor_fired": (("check", "part", "severity"), "1 where the check fired, else 0."),
     "longtail_monitor_unmeasured": ((), "Checks and parts that could not be measured."),
@@ -30,6 +31,8 @@ def write_metrics(path: Path, signals: Sequence[Signal], day_end: int, checked_a
             continue
         gauges["longtail_monitor_value"].labels(s.name, s.part).set(s.value)
         gauges["longtail_monitor_fired"].labels(s.name, s.part, s.severity).set(s.fired)
+        if s.error > 0:
+            gauges["longtail_monitor_error"].labels(s.name, s.part).set(s.error)
         if math.isfinite(s.threshold):
             gauges["longtail_monitor_threshold"].labels(s.name, s.part).set(s.threshold)
     gauges["longtail_monitor_unmeasured"].set(sum(not math.isfinite(s.value) for s in signals))

@@ -70,7 +70,7 @@ def judge(check: Check, found: Measured, day: str, past: Mapping[str, float], be
     """The verdict on a measured value; `past` are the values of this check and part by day."""
 
     def signal(threshold: float, fired: bool, reason: str) -> Signal:
-        return Signal(check.name, found.part, day, found.value, threshold, check.severity, fired, reason)
+        return Signal(check.name, found.part, day, found.value, threshold, check.severity, fired, reason, found.error)
 
     if not math.isfinite(found.value):
         return signal(math.nan, False, found.why_not or "could not be measured")

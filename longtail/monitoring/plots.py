@@ -17,7 +17,8 @@ BAD, FAINT = "#b03a48", "#93a1ad"
 
 
 def course(signals: Sequence[Signal], check: Check) -> str:
-    """One part of a check over its days: values, the thresholds they were held against, and where it fired."""
+    """One part of a check over its days: values with their intervals, the thresholds they were held against, and where
+    it fired."""
     known = [s for s in signals if math.isfinite(s.value)]
     days = [date.fromisoformat(s.day) for s in known]
     part = known[-1].part if known else ""
@@ -25,6 +26,9 @@ def course(signals: Sequence[Signal], check: Check) -> str:
         figure = Figure(layout="constrained", figsize=(4.4, 1.7))
         axes = figure.add_subplot()
         axes.plot(days, [s.value for s in known], color=COLOUR["main"], lw=1.6, marker="o", ms=2.5)
+        if any(s.interval for s in known):
+            low, high = zip(*[s.interval or (s.value, s.value) for s in known], strict=True)
+            axes.fill_between(days, low, high, color=COLOUR["main"], alpha=0.18, lw=0)
         bounds = [(d, s.threshold) for d, s in zip(days, known, strict=True) if math.isfinite(s.threshold)]
         if bounds:
             axes.plot(*zip(*bounds, strict=True), color=FAINT, lw=1.2, ls="--")

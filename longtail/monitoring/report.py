@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from longtail.monitoring.checks import CHECKS, Check, judged
 from longtail.monitoring.judging import worst
@@ -29,6 +30,11 @@ class Block:
     def measured(self) -> list[Signal]:
         """What could be measured."""
         return [s for s in (*self.fired, *self.quiet) if math.isfinite(s.value)]
+
+    @property
+    def rated(self) -> bool:
+        """Does chance move the values, so that they have intervals?"""
+        return any(s.interval for s in self.measured)
 
 
 def sentence(signals: Sequence[Signal]) -> str:
@@ -59,7 +65,10 @@ def render(signals: Sequence[Signal], history: Sequence[Signal], facts: Mapping[
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)  # fmt: skip
-    environment.filters |= {"number": lambda v: f"{v:,.4g}" if math.isfinite(v) else "–"}
+    environment.filters |= {
+        "number": lambda v: f"{v:,.4g}" if math.isfinite(v) else "–",
+        "range": lambda i: f"{i[0]:,.4g} to {i[1]:,.4g}" if i else "",
+    }
     template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
     days: dict[tuple[str, str], list[Signal]] = {}
     for s in history:
@@ -85,14 +94,20 @@ def write_report(
 ) -> Path:
     """Write `report.json` and `report.html` into the folder, each whole or not at all; returns the page."""
     out.mkdir(parents=True, exist_ok=True)
-    told = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(s).items()}
-            for s in worst(signals)]  # fmt: skip
+    told = [as_json(s) for s in worst(signals)]
     text = json.dumps({"sentence": sentence(signals), "signals": told}, indent=1)
     for name, content in (("report.json", text), ("report.html", render(signals, history, facts))):
         beside = out / f".{name}.{os.getpid()}"
         beside.write_text(content, encoding="utf-8")
         os.replace(beside, out / name)
     return out / "report.html"
+
+
+def as_json(signal: Signal) -> dict[str, Any]:
+    """A verdict for JSON, with the 95% interval of the value; what is unknown is null."""
+    low, high = signal.interval or (math.nan, math.nan)
+    told = {**asdict(signal), "low": low, "high": high}
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in told.items()}
 
 
 def _names(signals: Sequence[Signal], severity: str) -> list[str]:

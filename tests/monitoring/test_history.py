@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from longtail.errors import InvalidInput
-from longtail.monitoring.history import History
+from longtail.monitoring.history import TABLE, History
 from longtail.monitoring.signal import Signal
 
-A = Signal("ctr", "surface home", "2024-03-01", 0.1, 0.2, "critical", False, "0.1 as usual")
+A = Signal("ctr", "surface home", "2024-03-01", 0.1, 0.2, "critical", False, "0.1 as usual", 0.01)
 B = Signal("model_age", "", "2024-03-01", math.nan, math.nan, "warning", False, "no bundle")
 
 
@@ -33,6 +33,18 @@ def test_nothing_that_was_said_can_be_changed(tmp_path):
         for statement in ("UPDATE checks SET fired = 1", "DELETE FROM checks"):
             with pytest.raises(sqlite3.Error, match="append only"):
                 connection.execute(statement)
+
+
+def test_a_history_that_was_begun_without_errors_goes_on(tmp_path):
+    with sqlite3.connect(tmp_path / "history.db") as connection:
+        connection.executescript(TABLE.replace(",\n    error REAL", ""))
+        connection.execute(
+            "INSERT INTO checks VALUES (1, 1, 'ctr', 'surface home', '2024-02-29', 0.1, 0.2, 'critical', 0, 'as usual')"
+        )
+    history = History(tmp_path / "history.db")
+    history.append([A], 2)
+    old, new = history.read()
+    assert old.interval is None and new.interval == pytest.approx((0.0804, 0.1196))
 
 
 def test_another_file_is_refused(tmp_path):

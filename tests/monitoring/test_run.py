@@ -104,6 +104,10 @@ def test_the_command_remembers_reports_and_says_by_its_code_what_is_critical(liv
     told = json.loads((tmp_path / "report.json").read_text())
     page = (tmp_path / "report.html").read_text()
     assert told["sentence"] in page and page.count("<svg") >= 10
+    wanted = ("ctr", "conversion", "revenue")
+    rates = {s["name"]: s for s in told["signals"] if s["name"] in wanted and s["value"] is not None}
+    assert len(rates) == 3 and all(s["low"] < s["value"] < s["high"] for s in rates.values())
+    assert f"{rates['conversion']['low']:,.4g} to {rates['conversion']['high']:,.4g}" in page
     exported = (tmp_path / "monitor.prom").read_text()
     assert set(re.findall(r"^# HELP (\w+)", exported, re.M)) == set(METRICS)
     assert 'longtail_monitor_fired{check="feature_parity",part="",severity="critical"} 0.0' in exported
