@@ -133,7 +133,7 @@ CHECKS: dict[str, Check] = {
               "As for feature_drift: it sees at once what many features together do.",
               "See which features drifted; if none is broken, retrain.", bound=0.25, change=1.0, z=8.0, together=True),
         Check("feature_missing", _MODEL, "feature", "share", "critical", "up",
-              "Share of shown items that lack a feature, above the share in the training reference.",
+              "Share of shown items that lack a feature, above what training lacked of as many people known and new.",
               "A feature that is gone for a fifth more of the items than in training is broken, whatever happens.",
               "Look at the store that the feature comes from; roll back if it came with a bundle.",
               bound=0.2, against="training"),

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from longtail.engine.baked import BakedPeople
 from longtail.engine.impressions import Impression, each_row
 from longtail.engine.parts import Bundle
 from longtail.features.request import feature_list
@@ -23,19 +24,22 @@ from longtail.schema import DAY_US
 
 # They say what day it is, and how long ago the snapshot was taken: the ages have checks of their own.
 CALENDAR = ("context_weekday", "item_age", "item_since_last", "item_listed", "user_age", "user_since_last")
+LEAST = 100  # items: fewer say nothing
 SPREAD = 24  # files at least, of those of a day, that the sample is taken from
 
 
 @dataclass(frozen=True)
 class Served:
     """Lists that a bundle made in full, of one day: `rows` [M]; of N shown items `request` int64 [N] into `rows`,
-    `item` int64 [N], `features` float32 [N, F] and `score` float32 [N] as they were served."""
+    `item` int64 [N], `features` float32 [N, F] and `score` float32 [N] as they were served; `known` bool [N]: they were
+    shown to somebody whom the bundle knows."""
 
     rows: list[Impression]
     request: np.ndarray
     item: np.ndarray
     features: np.ndarray
     score: np.ndarray
+    known: np.ndarray
     why_not: str = ""
 
 
@@ -68,10 +72,12 @@ def sample(folder: Path, day: int, bundle: Bundle, most: int, seed: int = 0) -> 
         if found >= most:
             break
     if not parts:
-        empty = np.empty(0, np.int64)
-        return Served([], empty, empty, np.empty((0, width), np.float32), np.empty(0, np.float32), why.most(len(files)))
+        none = np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, width), np.float32), np.empty(0, np.float32)
+        return Served([], *none, np.empty(0, bool), why.most(len(files)))
     request, item, features, score = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Served(rows, request, item, features, score)
+    people = BakedPeople.open(bundle.folder).ids.find([row.user_id or "" for row in rows]) >= 0
+    known = (people & np.array([row.user_id is not None for row in rows]))[request]
+    return Served(rows, request, item, features, score, known)
 
 
 class Counts(dict[str, int]):
@@ -106,7 +112,11 @@ def _shown(row: Impression, features: np.ndarray, bundle: Bundle) -> tuple[np.nd
 
 
 def measure(served: Served, reference: Reference | None, sources: Sequence[str], least: int) -> list[Measured]:
-    """PSI of every feature and of the scores, and how many items lack a feature; nothing below `least` lists."""
+    """PSI of every feature and of the scores, and how many items lack a feature; nothing below `least` lists.
+
+    Whom the bundle does not know, features of the person are missing for, and they are more each day that it is not
+    trained again. So what training lacked is weighed by the day's own shares of people known and new.
+    """
     names = [f.name for f in feature_list(sources)]
     if reference is None or len(served.rows) < least or reference.features.shape[1] != len(names):
         why = "the bundle holds no training reference: train again" if reference is None else served.why_not
@@ -115,19 +125,29 @@ def measure(served: Served, reference: Reference | None, sources: Sequence[str],
             Measured(n, "", math.nan, why_not=why) for n in ("feature_drift", "feature_missing", "prediction_drift")
         ]
     out = []
+    then_known = reference.features[:, names.index("user_n_all")] > 0
+    groups = [(served.known, then_known), (~served.known, ~then_known)]
+    groups = [(mine, theirs) for mine, theirs in groups if theirs.sum() >= LEAST]
+    judged = sum((mine for mine, _ in groups), np.zeros(len(served.known), bool))
     for n, name in enumerate(names):
         now, then = served.features[:, n], reference.features[:, n]
         lacking, lacked = np.isnan(now), np.isnan(then)
-        p = float(lacking.mean())
-        out.append(Measured("feature_missing", name, p, training=float(lacked.mean())))
+        out.append(_missing(name, lacking[judged], sum(mine.sum() * lacked[theirs].mean() for mine, theirs in groups)))
         if name not in CALENDAR:
             out.append(_psi("feature_drift", name, now[~lacking], then[~lacked]))
     out.append(_psi("prediction_drift", "", served.score, reference.score))
     return out
 
 
+def _missing(name: str, lacking: np.ndarray, usual: float) -> Measured:
+    """`usual`: how many of these items would lack it, had each group of people as many as in training."""
+    if len(lacking) < LEAST:
+        return Measured("feature_missing", name, math.nan, why_not="hardly any item went to people as in training")
+    return Measured("feature_missing", name, float(lacking.mean()), training=float(usual / len(lacking)))
+
+
 def _psi(check: str, part: str, now: np.ndarray, then: np.ndarray) -> Measured:
-    if len(now) < 100 or len(then) < 100:
+    if len(now) < LEAST or len(then) < LEAST:
         return Measured(check, part, math.nan, why_not="hardly any item has it")
     return Measured(check, part, evidently_psi(now, then))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from math import isnan
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -13,12 +15,14 @@ from benchmarks.served_shop import Fault
 from longtail.cli.app import app
 from longtail.datasets.simulated_world import Drift
 from longtail.errors import InvalidInput
-from longtail.monitoring import parity
+from longtail.features.request import feature_list
+from longtail.monitoring import drift, parity
 from longtail.monitoring.checks import CHECKS
 from longtail.monitoring.config import Watch
 from longtail.monitoring.drift import sample
 from longtail.monitoring.exposition import METRICS
 from longtail.monitoring.history import History
+from longtail.monitoring.judging import Measured
 from longtail.monitoring.log import day_of
 from longtail.monitoring.run import measure_day, monitor
 from longtail.schema import DAY_US
@@ -73,6 +77,27 @@ def test_faults_are_found_on_their_first_day(lived, tmp_path):
     broken = measured(lived, tmp_path / "b", day)
     assert broken["source_share", source].value == 0
     assert broken["feature_drift", "item_price"].value > 1 > found["feature_drift", "item_price"].value
+
+
+def test_newcomers_lack_what_is_not_known_of_them_and_a_lost_feature_is_still_found(lived):
+    bundle, reference = lived.watched.bundle, lived.watched.reference
+    names = [f.name for f in feature_list(bundle.sources)]
+    price, known = names.index("price_difference"), names.index("user_n_all")
+    then = reference.features.copy()
+    then[:, price], then[:, known] = 0.0, 1.0
+    then[:200, price], then[:200, known] = np.nan, 0.0
+    shown = sample(lived.served.state, day_of(lived.days[1]), bundle, 2000)
+    now, new = shown.features.copy(), np.arange(len(shown.features)) % 2 == 0
+    now[:, price] = np.where(new, np.nan, 0.0)
+
+    def missing(people: np.ndarray) -> Measured:
+        served = replace(shown, features=now, known=people)
+        found = drift.measure(served, replace(reference, features=then), bundle.sources, 20)
+        return next(m for m in found if (m.name, m.part) == ("feature_missing", "price_difference"))
+
+    grown, lost = missing(~new), missing(np.ones(len(new), bool))
+    assert grown.value == grown.training == new.mean()  # half of them are new, of whom training lacked it, too
+    assert lost.value == new.mean() and lost.training == 0  # the bundle knows them all
 
 
 def test_a_served_feature_that_training_computes_otherwise_is_told(lived, tmp_path):
