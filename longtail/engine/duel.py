@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from longtail.engine.engine import Engine
-from longtail.engine.experiment_log import Drafted, DraftLog, Exposed
-from longtail.engine.impressions import Impression
+from longtail.engine.experiment_log import Drafted, DraftLog
 from longtail.engine.journal import report
 from longtail.engine.people import micros
 from longtail.engine.schema import Instance, Level, Recommendation
+from longtail.engine.shown import exposures_of, listed
 from longtail.experiments.interleaving import draft_chances, team_draft
 from longtail.metrics import LISTS
 
@@ -68,24 +68,17 @@ class Duel:
     def _log(self, instance: Instance, answer: Recommendation, team: list[int]) -> None:
         context, named = instance.context, self.a.pseudonym
         user = None if instance.user_id is None else named(instance.user_id)
-        session = None if context.session_id is None else named(context.session_id, "session")
         now = self.a.clock() if context.timestamp is None else micros(context.timestamp)
-        ids = [i.item_id for i in answer.items]
+        row = listed(answer, instance, user, now, self.a.bundle.segment_code(context.region), named)
         if self.a.impressions is not None:
-            row = Impression(
-                answer.request_id, user, session, instance.surface, now, answer.variant, answer.model_version,
-                answer.level, answer.made, ids, [i.propensity for i in answer.items], [i.score for i in answer.items],
-                [i.source for i in answer.items],
-            )  # fmt: skip
             self.a.impressions.add([row])
         if not team or instance.surface not in self.a.exposes:
             return
-        at = user, session, answer.request_id, instance.surface
         if self.a.exposures is not None:
-            to = self.a.exposes[instance.surface]
-            self.a.exposures.add([Exposed(now, name, *at, v, context.device, context.region) for name, v in to])
+            self.a.exposures.add(exposures_of(row, instance, self.a.exposes[instance.surface], self.a.bundle))
         if self.drafts is not None:
-            self.drafts.add([Drafted(now, self.experiment, *at, ids, team)])
+            at = row.user_id, row.session_id, row.request_id, row.surface
+            self.drafts.add([Drafted(row.time, self.experiment, *at, row.items, team)])
 
 
 def _row(codes: list[int], k: int) -> np.ndarray:

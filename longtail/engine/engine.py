@@ -37,7 +37,7 @@ from longtail.engine.popular import Popular
 from longtail.engine.ranking import Ranked, Ranking, Retrieve, Score
 from longtail.engine.run import Run
 from longtail.engine.schema import Instance, Item, Level, Recommendation
-from longtail.engine.shown import exposures_of, impression_of
+from longtail.engine.shown import exposures_of, impression_of, listed
 from longtail.engine.trace import trace_of
 from longtail.events import Histories, Requests
 from longtail.metrics import IN_FLIGHT, KEPT, LISTS, SHOWN
@@ -176,7 +176,7 @@ class Engine:
         lists = [self._finish(a, draft, found, mine, run) for a, draft, mine in done]
         if not probe:
             self._remember(done, surface)
-            self._log(lists, done, surface, requests, found)
+            self._log(lists, done, requests, found)
             self._expose(lists, done, surface.name)
             report(lists, surface.name, run.timings["total"])
         return lists
@@ -296,8 +296,8 @@ class Engine:
                 await part.close()
 
     def _log(
-        self, lists: Sequence[Recommendation], done: Sequence[tuple[Asked, Draft, slice]], surface: BoundSurface,
-        requests: Requests, found: Ranked,
+        self, lists: Sequence[Recommendation], done: Sequence[tuple[Asked, Draft, slice]], requests: Requests,
+        found: Ranked,
     ) -> None:  # fmt: skip
         if self.impressions is None:
             return
@@ -306,9 +306,7 @@ class Engine:
             items = NOTHING if found.candidates is None else found.candidates.items[mine]
             features = None if found.features is None else found.features[mine]
             keep = self.impressions.features
-            rows.append(
-                impression_of(answer, a, draft, surface.name, requests, b, items, features, keep, self.pseudonym)
-            )
+            rows.append(impression_of(answer, a, draft, requests, b, items, features, keep, self.pseudonym))
         self.impressions.add(rows)
 
     def _expose(
@@ -320,7 +318,8 @@ class Engine:
             return
         for answer, (asked, draft, _) in zip(lists, done, strict=True):
             if draft.level == "full" and draft.made != "precomputed":
-                self.exposures.add(exposures_of(answer, asked, surface, to, self.bundle, self.pseudonym))
+                row = listed(answer, asked.instance, asked.user, asked.now, asked.segment, self.pseudonym)
+                self.exposures.add(exposures_of(row, asked.instance, to, self.bundle))
 
 
 @dataclass

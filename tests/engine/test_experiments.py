@@ -11,6 +11,7 @@ import pytest
 from longtail.engine.deployment import Deployment
 from longtail.engine.experiment_log import DraftLog, ExposureLog
 from longtail.engine.fleet import Fleet
+from longtail.engine.impressions import ImpressionLog, read_impressions
 from longtail.engine.schema import Instance
 from longtail.errors import InvalidInput
 from longtail.experiments.assignment import assign
@@ -166,12 +167,21 @@ def test_a_duel_shows_one_list_that_both_drafted(opened, folders, tmp_path):
     fleet = fleet_of(opened, folders, tmp_path, duel=ranking(folders, kind="interleaving"))
     duel = next(iter(fleet._crossing.answers.values()))
     duel.b.surfaces = turned.bind(opened.parts[0].catalogue, opened.parts[0].sources)  # another order
-    answers = ask(fleet)
+    duel.a.impressions = ImpressionLog(tmp_path / "impressions")
+    region = opened.parts[0].fallback.segments[1]
+    answers = ask(fleet, region=region, session_id="s1")
+    duel.a.impressions.close()
+    rows = {row.user_id: row for row, _ in read_impressions(tmp_path / "impressions")}
+    assert {(r.segment, r.session_id, r.surface, r.model_version) for r in rows.values()} == {
+        (1, "s1", "homepage", "a+b")
+    }
     assert {a.variant for a in answers} == {"duel:interleaved"} and {a.model_version for a in answers} == {"a+b"}
     drafts = {r["user_id"]: r for r in logged(fleet, tmp_path, "drafts")}
-    assert {r["variant"] for r in logged(fleet, tmp_path)} == {"interleaved"}
+    exposed = logged(fleet, tmp_path)
+    assert {(r["variant"], r["region"], r["session_id"]) for r in exposed} == {("interleaved", region, "s1")}
     for who, answer in zip(IDS, answers, strict=True):
-        draft = drafts[who]
+        draft, row = drafts[who], rows[who]
+        assert row.items == draft["items"] and row.propensity == [i.propensity for i in answer.items]
         assert draft["items"] == [i.item_id for i in answer.items] and len(set(draft["items"])) == 4
         assert draft["team"].count(0) == draft["team"].count(1) == 2 and draft["request_id"] == answer.request_id
         assert all(i.propensity in (0.5, 1.0) for i in answer.items)
