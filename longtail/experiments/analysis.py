@@ -11,7 +11,8 @@ import numpy as np
 
 from longtail.errors import InvalidInput
 from longtail.experiments import sequential
-from longtail.experiments.config import Experiment
+from longtail.experiments.assignment import HOLDOUT
+from longtail.experiments.config import OTHERS, Experiment
 from longtail.experiments.estimate import Effect, compare, holm, ratio_check
 from longtail.experiments.log import UnitLog, Window, open_log
 from longtail.experiments.metrics import Metric
@@ -105,6 +106,7 @@ class Result:
     novelty: list[Novelty] = field(default_factory=list)
     daily: dict[str, list[Range]] = field(default_factory=dict)
     by_age: dict[str, list[Range]] = field(default_factory=dict)
+    kind: str = "split"
 
     def line(self, metric: str, variant: str) -> Line:
         """One metric of one treatment."""
@@ -130,7 +132,7 @@ def analyse(experiment: Experiment, folder: Path | str, now: int) -> Result:
         InvalidInput: the log cannot be read, names no variants, or does not reach the experiment's days.
     """
     with open_log(folder, experiment.unit) as log:
-        if not log.has_variants:
+        if not log.has_variants and experiment.kind != "holdout":
             raise InvalidInput(f"{folder} names no variants: import the servers' logs (`longtail import collected`)")
         dates = experiment.dates
         seen = min(now, log.last + 1)
@@ -140,7 +142,11 @@ def analyse(experiment: Experiment, folder: Path | str, now: int) -> Result:
         end = min(seen, dates.end_us)
         window = Window(dates.start_us, end, dates.start_us - covariate * DAY_US)
         complete = now >= dates.end_us and seen > dates.end_us - DAY_US
-        log.units(window, experiment.surfaces, tuple(experiment.variants), experiment.name)
+        if experiment.kind == "holdout":
+            log.units(window, experiment.surfaces)
+            log.held_out(window, experiment.holdout, OTHERS)
+        else:
+            log.units(window, experiment.surfaces, tuple(experiment.variants), experiment.name)
         result = _checked(experiment, log, window, complete)
         return result if result.broken else _read(experiment, log, window, result)
 
@@ -159,10 +165,15 @@ def _checked(experiment: Experiment, log: UnitLog, window: Window, complete: boo
         )
     shares = np.array(list(experiment.shares.values()))
     p = float(ratio_check(np.array(list(units.values())), shares))
+    broken = why_broken(units, experiment.shares, crossed, p)
+    if experiment.kind == "holdout" and crossed > CROSSED_ABOVE * (units[HOLDOUT] + crossed):
+        broken = (
+            f"{crossed:,} of {units[HOLDOUT] + crossed:,} units of the holdout met an experiment: the servers held out "
+            f"less than {experiment.holdout:.1%} of all"
+        )
     return Result(
         experiment.name, experiment.control, experiment.looks, experiment.minimum_effect, experiment.alpha, window.days,
-        experiment.dates.days, complete, units, experiment.shares, crossed, p,
-        broken=why_broken(units, experiment.shares, crossed, p),
+        experiment.dates.days, complete, units, experiment.shares, crossed, p, broken, kind=experiment.kind,
     )  # fmt: skip
 
 

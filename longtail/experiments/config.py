@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from longtail.experiments.assignment import HOLDOUT, Allocation, Ranges, grown
 from longtail.experiments.metrics import Metric
@@ -14,6 +14,7 @@ from longtail.surfaces.config import RulesOverride
 from longtail.yaml_model import load_yaml, parse_yaml
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+OTHERS = "others"
 Slice = Literal["history", "surface", "device", "region"]
 
 
@@ -83,10 +84,11 @@ class Experiment(_Strict):
     `covariate_days` before the start are what CUPED compares each unit with (0: without). `surfaces`: only units that
     saw a list there count as exposed. `holdout`: share of all units that no experiment touches. `kind: interleaving` is
     a duel of two variants' bundles: one list, drafted in turn, and the `metric`'s events are credited to who chose.
+    `kind: holdout` starts nothing: it compares the holdout that experiments left alone with everybody else, `OTHERS`.
     """
 
     name: Name
-    kind: Literal["split", "interleaving"] = "split"
+    kind: Literal["split", "interleaving", "holdout"] = "split"
     layer: Name = "default"
     unit: Literal["user", "session"] = "user"
     salt: str | None = Field(None, min_length=1, max_length=200)
@@ -105,12 +107,27 @@ class Experiment(_Strict):
     surfaces: tuple[str, ...] = ()
     slices: tuple[Slice, ...] = ("history", "surface")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _kept_out(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("kind") != "holdout":
+            return data
+        extra = {"variants", "allocation", "layer", "salt"} & data.keys()
+        if extra:
+            raise ValueError(f"kind: holdout compares the holdout with all others: leave out `{sorted(extra)[0]}`")
+        share = data.get("holdout")
+        if not isinstance(share, float) or not 0 < share <= 0.5:
+            raise ValueError("kind: holdout needs the share that is held out: `holdout: 0.05`, as it is on the servers")
+        return {**data, "variants": {HOLDOUT: {"share": share}, OTHERS: {"share": 1 - share}}}
+
     @field_validator("variants")
     @classmethod
-    def _whole(cls, variants: dict[str, Variant]) -> dict[str, Variant]:
+    def _whole(cls, variants: dict[str, Variant], info: ValidationInfo) -> dict[str, Variant]:
         total = sum(v.share for v in variants.values())
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the shares sum to {total:g}, they must sum to 1")
+        if info.data.get("kind") == "holdout":
+            return variants
         if HOLDOUT in variants:
             raise ValueError(f"{HOLDOUT} is the name of those whom no experiment touches: call the variant otherwise")
         control, *others = variants
@@ -184,6 +201,11 @@ class Experiment(_Strict):
     def shares(self) -> dict[str, float]:
         """Share of the experiment's units by variant."""
         return {name: v.share for name, v in self.variants.items()}
+
+    @property
+    def reach(self) -> float:
+        """Share of all units that are in it."""
+        return 1.0 if self.kind == "holdout" else self.allocation * (1 - self.holdout)
 
     def allocated(self, before: Ranges = (), taken: tuple[Ranges, ...] = ()) -> Allocation:
         """Its place in the layer: the slots it had `before` and more of those that no other experiment has `taken`.

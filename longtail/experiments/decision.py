@@ -46,6 +46,8 @@ def _judge(result: Result, line: Line) -> Decision:
     if math.isfinite(deciding.low):
         reach = deciding_interval(result, line)
         told = f"{line.metric} {_percent(reach.value)} ({_percent(reach.low)} to {_percent(reach.high)})"
+    if result.kind == "holdout":
+        return _of_holdout(name, told, deciding, final and line.p_holm < result.alpha, result.complete)
     guards = [g for g in result.lines if g.role == "guardrail" and g.variant == name]
     hurt = [g for g in guards if _towards_better(g, deciding_interval(result, g)).high < 0]
     unsure = [g for g in guards if g not in hurt and _towards_better(g, deciding_interval(result, g)).low < -g.margin]
@@ -71,6 +73,16 @@ def _judge(result: Result, line: Line) -> Decision:
     if open_end == "wait":
         return Decision("wait", name, f"Wait: no difference of {name} is proven yet: {told}.")
     return Decision("unclear", name, f"Do not ship {name}: no gain is proven, nor that there is none: {told}.")
+
+
+def _of_holdout(name: str, told: str, deciding: Range, proven: bool, complete: bool) -> Decision:
+    """What the experiments did together; there is nothing to ship or to keep back."""
+    if proven:
+        verb, outcome = ("bring", "ship") if deciding.value > 0 else ("cost", "do not ship")
+        return Decision(outcome, name, f"The experiments together {verb} something: {told} against the holdout.")
+    if complete:
+        return Decision("unclear", name, f"The experiments together are not proven to change anything: {told}.")
+    return Decision("wait", name, f"Wait: nothing is proven of the experiments together yet: {told}.")
 
 
 def deciding_interval(result: Result, line: Line) -> Range:

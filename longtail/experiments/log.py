@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longtail.errors import InvalidInput
+from longtail.experiments.assignment import HOLDOUT, places
 from longtail.experiments.metrics import Metric
 from longtail.schema import DAY_US, GUEST_PREFIX
 
@@ -86,6 +88,25 @@ class UnitLog:
                 arg_min(surface, time) AS surface, arg_min(device, time) AS device, arg_min(region, time) AS region
             FROM met WHERE unit IS NOT NULL AND {where} GROUP BY unit
         """)
+
+    def held_out(self, window: Window, share: float, others: str) -> None:
+        """Put the `units` of everybody into two variants, `HOLDOUT` and `others`, by the hash that the servers use.
+
+        One of the holdout who met an experiment in the window all the same is `crossed`.
+        """
+        ids = self.con.sql("SELECT unit FROM units").to_arrow_table()["unit"]
+        held = pa.table({"unit": ids, "held": places(ids.to_pylist(), HOLDOUT) < share})
+        self.con.register("held", held)
+        self.con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE units AS
+            SELECT units.* REPLACE (
+                CASE WHEN held THEN {text(HOLDOUT)} ELSE {text(others)} END AS variant,
+                held AND unit IN (
+                    SELECT unit FROM met WHERE experiment IS NOT NULL AND time >= {window.start} AND time < {window.end}
+                ) AS crossed)
+            FROM units JOIN held USING (unit)
+        """)
+        self.con.unregister("held")
 
     def sums(self, window: Window, metrics: Sequence[Metric]) -> None:
         """Make `unit_day` (unit, day, and a column for each sum) from each unit's first exposure on, and `before` with

@@ -107,8 +107,7 @@ def _counted(experiment: Experiment, log: UnitLog, days: int, covariate: int) ->
     log.units(window, experiment.surfaces)
     log.sums(window, (experiment.metric,))
     moments = MetricSums(log, experiment.metric, window, ("all",)).daily()[0]
-    reachable = experiment.allocation * (1 - experiment.holdout)
-    return outlook(experiment, moments, int(moments.n[-1] * reachable))
+    return outlook(experiment, moments, int(moments.n[-1] * experiment.reach))
 
 
 def outlook(experiment: Experiment, moments: Moments, units: int) -> Outlook:

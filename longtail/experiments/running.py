@@ -72,8 +72,13 @@ def can_run(experiment: Experiment, now: datetime) -> None:
     """Is there time left to run it?
 
     Raises:
-        InvalidInput: its days are over.
+        InvalidInput: its days are over, or it is a holdout, which runs with the experiments that name it.
     """
+    if experiment.kind == "holdout":
+        raise InvalidInput(
+            f"{experiment.name} cannot be started: experiments that say `holdout: {experiment.holdout:g}` leave these "
+            "people alone; `longtail experiment analyse` compares them with everybody else"
+        )
     if now.timestamp() * 1e6 >= experiment.dates.end_us:
         raise InvalidInput(f"{experiment.name} cannot be started: it ended on {experiment.dates.end}: set its dates")
 

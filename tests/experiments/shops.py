@@ -16,12 +16,16 @@ NAMES = np.array(["control", "new"], object)
 
 
 def people(
-    users: int = 2_000, days: int = 14, before: int = 14, lift: float = 0.0, seed: int = 1, wears_off: bool = False
-):
-    """Events of people (columns of the contract and `variant`): a list a visit, clicks and purchases with `lift`."""
+    users: int = 2_000, days: int = 14, before: int = 14, lift: float = 0.0, seed: int = 1, wears_off: bool = False,
+    new: np.ndarray | None = None,
+):  # fmt: skip
+    """Events of people (columns of the contract and `variant`): a list a visit, clicks and purchases with `lift`.
+
+    `new` [users]: 1 for those who meet it; without it half of them by chance.
+    """
     rng = np.random.default_rng(seed)
     taste = rng.gamma(2.0, 0.15, users)
-    variant = rng.integers(0, 2, users)
+    variant = rng.integers(0, 2, users) if new is None else new
     rows = []
     for day in range(-before, days):
         visits = np.flatnonzero(rng.random(users) < taste.clip(max=0.9))

@@ -6,6 +6,7 @@ import pytest
 
 from longtail.errors import InvalidInput
 from longtail.experiments.analysis import analyse
+from longtail.experiments.assignment import HOLDOUT, places
 from longtail.experiments.config import Experiment
 from longtail.experiments.decision import decide
 from longtail.schema import DAY_US
@@ -170,6 +171,26 @@ def test_lists_name_the_variants_of_several_experiments(lifted, tmp_path):
         assert found.units == whole.units and found.crossed == 0
         one, other = (r.line("revenue", "new").lift for r in (found, whole))
         assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
+
+
+def test_a_holdout_says_what_the_experiments_did_together(tmp_path):
+    new = places([f"u{n}" for n in range(4_000)], HOLDOUT) >= 0.3
+    events = people(4_000, lift=0.4, new=new.astype(int))
+    labelled = events.assign(variant=np.where(events["variant"] == "new", "ranker:new", "champion"))
+    text = TEXT[: TEXT.index("variants:")] + "kind: holdout\nholdout: 0.3\n" + TEXT[TEXT.index("metric:") :]
+    met = labelled.query("event_type == 'impression' and day >= 0")["user"].unique()
+    for log in (write_state(tmp_path / "state", labelled), write_shop(tmp_path / "shop", labelled)):
+        found = analyse(Experiment.parse(text), log, END)
+        assert found.units == {"holdout": int((~new[met]).sum()), "others": int(new[met].sum())}
+        assert found.crossed == 0 and found.line("revenue", "others").lift.low > 0.1
+        assert decide(found).sentence.startswith("The experiments together bring something: revenue +")
+        assert "against the holdout" in decide(found).sentence
+        more = analyse(Experiment.parse(text.replace("holdout: 0.3", "holdout: 0.4")), log, END)
+        assert "units of the holdout met an experiment: the servers held out less than 40.0%" in more.broken
+    before = write_shop(
+        tmp_path / "before", people(4_000, new=new.astype(int)).drop(columns="variant").assign(variant="")
+    )
+    assert decide(analyse(Experiment.parse(text), before, END)).outcome == "unclear"
 
 
 def test_a_session_may_be_the_unit(lifted):

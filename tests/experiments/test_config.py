@@ -36,6 +36,16 @@ def test_the_annotated_example_is_valid():
         ("  b:", "  holdout:", "holdout is the name of those whom no experiment touches"),
         ("  a: {share: 0.5}", "  a: {share: 0.5, bundle: x}", ""),
         ("0.5, bundle: challenger}", "0.25, bundle: x}\n  c: {share: 0.25}", "c changes nothing: name a bundle"),
+        (
+            "name: test",
+            "kind: holdout\nname: test",
+            "kind: holdout compares the holdout with all others: leave out `variants`",
+        ),
+        (
+            GOOD[: GOOD.index("metric:")],
+            "kind: holdout\nname: test\n",
+            "kind: holdout needs the share that is held out",
+        ),
         ("metric: revenue", "unit: session\ncovariate_days: 7\nmetric: revenue", "a session has no days before it"),
     ],
 )

@@ -147,6 +147,8 @@ def test_what_cannot_run_is_refused_in_one_line(servers, tmp_path):
     assert "both change bundle" in told(another.replace("layer: ranking", "layer: other"))
     assert "5.0% are kept out" in told(another.replace("holdout: 0.05", "holdout: 0.1"))
     assert "both must go by user" in told(another.replace("layer:", "unit: session\nlayer:"))
+    held = text[text.index("metric:") :].replace("allocation: 0.1\n", "")
+    assert "leave these people alone" in told("name: all\nkind: holdout\n" + held)
     assert "a ramp goes up" in str(run(servers, "ramp", "ranker", 0.05).exception)
     assert "holds no experiment" in str(run(servers, "ramp", "nothing", 0.5).exception)
     assert "name the --variant" in str(run(servers, "stop", "ranker", "--ship").exception)
