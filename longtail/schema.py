@@ -1,6 +1,8 @@
 """The event and item contracts that every other part reads and writes.
 
-An imported shop is a folder: `events.parquet`, `items.parquet`, `quarantine.parquet`, `import.json`.
+An imported shop is a folder: `events.parquet`, `items.parquet`, `quarantine.parquet`, `import.json`, and
+`exposures.parquet` where the servers ran experiments.
+
 Events in it are validated, pseudonymised, sessionised and sorted by time; `user_id` and `session_id` are never null
 there (a guest is one user per session, its id starting with `GUEST_PREFIX`).
 """

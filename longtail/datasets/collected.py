@@ -1,6 +1,7 @@
 """Reader for what the servers wrote themselves: the collector's sealed events and the recommender's impression log.
 
-The state folder holds `events/date=*/part-*.parquet` and `impressions/date=*/part-*.parquet`, one of them at least. A
+The state folder holds `events/date=*/part-*.parquet` and `impressions/date=*/part-*.parquet`, one of them at least, and
+`exposures/` where experiments ran, which become a file of the shop. A
 shown list becomes one `impression` event for each place, with position, propensity and request id: what joins a click
 to what was on show, and how likely it was to be shown. Ids in both logs are pseudonyms of one key already.
 """
@@ -56,8 +57,10 @@ def read(folder: Path, items: Path | None = None, scratch: Path | None = None) -
     Raises:
         InvalidInput: neither log is there, or a file cannot be read.
     """
-    logs = {name: sorted((folder / name).glob("date=*/part-*.parquet")) for name in ("events", "impressions")}
-    if not any(logs.values()):
+    logs = {
+        name: sorted((folder / name).glob("date=*/part-*.parquet")) for name in ("events", "impressions", "exposures")
+    }
+    if not logs["events"] and not logs["impressions"]:
         raise InvalidInput(
             f"{folder} holds no events/date=*/part-*.parquet and no impressions: name the state folder of a collector "
             "that has sealed something"
@@ -74,7 +77,7 @@ def read(folder: Path, items: Path | None = None, scratch: Path | None = None) -
                 con.execute(f"COPY ({query}) TO {_text(events)} (FORMAT parquet, COMPRESSION zstd)")
     except (duckdb.Error, OSError) as error:
         raise InvalidInput(f"{folder} cannot be read: {str(error).splitlines()[0]}") from error
-    return Raw(events, _catalogue(folder, items), pseudonymous=True)
+    return Raw(events, _catalogue(folder, items), pseudonymous=True, exposures=tuple(logs["exposures"]))
 
 
 def _joined(con: duckdb.DuckDBPyConnection, logs: dict[str, list[Path]]) -> str:

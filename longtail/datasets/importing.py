@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
@@ -132,6 +133,8 @@ def build_shop(
     written, people = _write_events(
         con, _identified(good), folder / "events.parquet", lambda done: progress("writing the events", done, of)
     )
+    if raw.exposures:
+        _write_exposures(con, raw.exposures, until, folder / "exposures.parquet")
     progress("writing the items", 0, 0)
     seen = con.read_parquet(str(folder / "events.parquet")).select("item_id").distinct().order_by("item_id").to_pandas()
     items, item_report = clean_items(raw.items) if raw.items is not None else (None, {})
@@ -273,6 +276,24 @@ def _write_events(
         "first": str(pd.Timestamp(first, unit="us")), "last": str(pd.Timestamp(last, unit="us")),
     }  # fmt: skip
     return rows, people
+
+
+def _write_exposures(con: Backend, parts: Sequence[Path], until: int | None, path: Path) -> None:
+    """Who met which variant, as the servers logged it, in one file.
+
+    Raises:
+        InvalidInput: a file of the log cannot be read.
+    """
+    files = ", ".join(f"'{_quoted(part)}'" for part in parts)
+    before = "" if until is None else f"WHERE epoch_us(time) < {until}"
+    query = (
+        f"COPY (SELECT * FROM read_parquet([{files}], hive_partitioning = false, union_by_name = true) {before} "
+        f"ORDER BY ALL) TO '{_quoted(path)}' (FORMAT parquet, COMPRESSION zstd)"
+    )
+    try:
+        con.raw_sql(query)
+    except duckdb.Error as error:
+        raise InvalidInput(f"{parts[0].parents[1]} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def _typed(table: pa.Table) -> pa.Table:

@@ -21,11 +21,13 @@ class Raw:
 
     `events` is a frame, or the path of a Parquet file for logs too large for memory. `items` None: the catalogue is
     whatever the events mention. `pseudonymous`: the ids of people, sessions and devices are pseudonyms already.
+    `exposures`: files of `engine.experiment_log.EXPOSURE_SCHEMA`.
     """
 
     events: pd.DataFrame | Path
     items: pd.DataFrame | None
     pseudonymous: bool = False
+    exposures: tuple[Path, ...] = ()
 
 
 def read_table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:

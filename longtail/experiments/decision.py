@@ -78,8 +78,9 @@ def _judge(result: Result, line: Line) -> Decision:
 def _of_holdout(name: str, told: str, deciding: Range, proven: bool, complete: bool) -> Decision:
     """What the experiments did together; there is nothing to ship or to keep back."""
     if proven:
-        verb, outcome = ("bring", "ship") if deciding.value > 0 else ("cost", "do not ship")
-        return Decision(outcome, name, f"The experiments together {verb} something: {told} against the holdout.")
+        good = deciding.value > 0
+        sentence = f"The experiments together {'bring' if good else 'cost'} something: {told} against the holdout."
+        return Decision("ship" if good else "do not ship", name, sentence)
     if complete:
         return Decision("unclear", name, f"The experiments together are not proven to change anything: {told}.")
     return Decision("wait", name, f"Wait: nothing is proven of the experiments together yet: {told}.")

@@ -130,8 +130,8 @@ class UnitLog:
 def open_log(folder: Path | str, unit: Literal["user", "session"], memory: str = MEMORY) -> Iterator[UnitLog]:
     """The log of a state folder (`impressions/` and `events/`, see `datasets.collected`) or of an imported shop.
 
-    A state folder may hold `exposures/` too, see `engine.experiment_log`: to an experiment that stands there, only
-    these are exposures. What does not fit into `memory` is spilled to a folder that is removed afterwards.
+    Either may hold exposures too, see `engine.experiment_log`: to an experiment that stands there, only these are
+    exposures. What does not fit into `memory` is spilled to a folder that is removed afterwards.
 
     Raises:
         InvalidInput: the folder holds neither, or a file cannot be read.
@@ -165,10 +165,8 @@ def _views(con: duckdb.DuckDBPyConnection, folder: Path, unit: str) -> bool:
     empty = "NULL::VARCHAR AS device, NULL::VARCHAR AS region"
     met = [f"SELECT {who}, {LABELS}, surface, {empty}, false AS exposure FROM {shown}"]
     if logs["exposures"]:
-        files = f"[{', '.join(text(p) for p in logs['exposures'])}]"
-        exposures = f"read_parquet({files}, hive_partitioning = false, union_by_name = true)"
-        met.append(f"SELECT {who}, experiment, variant, surface, device, region, true AS exposure FROM {exposures}")
-    con.execute(f"CREATE TEMP VIEW met AS {' UNION ALL '.join(met)}")
+        met.append(_exposures(logs["exposures"], unit))
+    con.execute(f"CREATE TEMP VIEW met AS {' UNION ALL BY NAME '.join(met)}")
     did = [f"SELECT {who}, 'impression' AS kind, len(items) AS amount, NULL::DOUBLE AS value, "
            f"session_id AS session FROM {shown}"]  # fmt: skip
     if logs["events"]:
@@ -188,17 +186,24 @@ def _shop(con: duckdb.DuckDBPyConnection, events: Path, unit: str) -> bool:
         "session_id" if unit == "session" else f"CASE WHEN NOT starts_with(user_id, '{GUEST_PREFIX}') THEN user_id END"
     )
     log = f"read_parquet({text(events)}, hive_partitioning = false)"
+    exposures = events.with_name("exposures.parquet")
+    logged = f"UNION ALL BY NAME {_exposures([exposures], unit)}" if exposures.is_file() else ""
     con.execute(f"""
         CREATE TEMP VIEW met AS SELECT {who} AS unit, epoch_us(timestamp) AS time, surface, {LABELS},
             device, region, false AS exposure
         FROM (SELECT event_type, user_id, session_id, timestamp, surface, {", ".join(told.values())} FROM {log})
-        WHERE event_type = 'impression'
+        WHERE event_type = 'impression' {logged}
     """)
     con.execute(f"""
         CREATE TEMP VIEW did AS SELECT {who} AS unit, epoch_us(timestamp) AS time, event_type AS kind, 1 AS amount,
             value, session_id AS session FROM {log}
     """)
-    return "variant" in columns
+    return "variant" in columns or bool(logged)
+
+
+def _exposures(files: Sequence[Path], unit: str) -> str:
+    return (f"SELECT {unit}_id AS unit, epoch_us(time) AS time, experiment, variant, surface, device, region, "
+            f"true AS exposure FROM {scan(files, 'hive_partitioning = false, union_by_name = true')}")  # fmt: skip
 
 
 def scan(paths: Sequence[Path | str], option: str = "hive_partitioning = false") -> str:

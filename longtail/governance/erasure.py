@@ -88,7 +88,7 @@ def erase_shop(shop: Path, person: str, erased: Erased) -> None:
     """
     if not (shop / "events.parquet").is_file():
         raise InvalidInput(f"{shop} has no events.parquet: name a folder that `longtail import` made")
-    for name in ("events.parquet", "quarantine.parquet"):
+    for name in ("events.parquet", "quarantine.parquet", "exposures.parquet"):
         path = shop / name
         if path.is_file() and "user_id" in pq.read_schema(path).names:
             erased.add(str(shop), rewrite(path, Traces(person).mask, empty_too=True))

@@ -12,6 +12,7 @@ import pytest
 
 from longtail.datasets import read, simulator
 from longtail.datasets.importing import import_shop
+from longtail.engine.experiment_log import Exposed, ExposureLog
 from longtail.engine.impressions import Impression, ImpressionLog
 from longtail.errors import InvalidInput
 from longtail.events.log import Shop
@@ -99,6 +100,22 @@ def test_either_log_alone_will_do_and_neither_is_said(tmp_path: Path):
     next(broken.glob("events/*/*.parquet")).write_bytes(b"no parquet")
     with pytest.raises(InvalidInput, match="cannot be read"):
         collect(broken, tmp_path)
+
+
+def test_who_met_which_variant_comes_along(tmp_path: Path):
+    state = write(tmp_path / "state", [row(1)], [SHOWN])
+    log = ExposureLog(state / "exposures")
+    met = Exposed(NOON - 5, "ranker", ANN, "c" * 32, "r1", "homepage", "new", device="phone")
+    log.add([met, replace(met, time=NOON + 5, request_id="r2")])
+    log.close()
+    collect(state, tmp_path, until=NOON + 3)
+    found = pd.read_parquet(tmp_path / "shop/exposures.parquet")
+    assert found[["experiment", "user_id", "variant", "device"]].to_numpy().tolist() == [
+        ["ranker", ANN, "new", "phone"]
+    ]
+    next(state.glob("exposures/*/*.parquet")).write_bytes(b"no parquet")
+    with pytest.raises(InvalidInput, match="state/exposures cannot be read"):
+        collect(state, tmp_path)
 
 
 def test_without_a_scratch_folder_the_log_is_a_frame(tmp_path: Path):

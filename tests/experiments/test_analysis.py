@@ -155,7 +155,10 @@ def test_logged_exposures_say_who_met_it_where_servers_write_them(lifted, tmp_pa
     part = state / "exposures" / "date=2024-03-01"
     part.mkdir(parents=True)
     pd.concat([met, other]).to_parquet(part / "part-0.parquet", index=False)
+    shop = write_shop(tmp_path / "shop", events.drop(columns="variant").assign(variant="champion"))
+    pd.concat([met, other]).to_parquet(shop / "exposures.parquet", index=False)
     found, whole = analyse(experiment(), state, END), analyse(experiment(), folder, END)
+    assert analyse(experiment(), shop, END).units == found.units
     assert found.crossed == 0 and sum(found.units.values()) == shown["user"].nunique()
     assert abs(sum(found.units.values()) - sum(whole.units.values()) / 2) < 50
     assert found.line("revenue", "new").lift.value == pytest.approx(0.4, abs=0.35)

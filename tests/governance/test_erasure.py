@@ -208,10 +208,11 @@ def test_a_shop_without_the_person_is_not_written_again(tmp_path: Path):
     path = tmp_path / "events.parquet"
     table = pa.table({"user_id": [BORIS] * 3, "item_id": ["i1"] * 3})
     pq.write_table(table, path)
+    pq.write_table(table.drop_columns(["item_id"]), tmp_path / "exposures.parquet")
     stamp = path.stat().st_mtime_ns
     erase_shop(tmp_path, ANNA, Erased())
     assert path.stat().st_mtime_ns == stamp
     erased = Erased()
     erase_shop(tmp_path, BORIS, erased)
-    assert erased.rows == {str(tmp_path): 3}
+    assert erased.rows == {str(tmp_path): 6} and not pq.read_table(tmp_path / "exposures.parquet").num_rows
     assert pq.read_table(path).num_rows == 0, "a shop of nobody is still a shop"
