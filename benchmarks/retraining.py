@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.known_key import known_key
-from longtail import steps, steps_warm
+from longtail import steps
 from longtail.evaluation.bootstrap import paired_difference
 from longtail.training import TrainingConfig
 
@@ -50,17 +50,15 @@ def train(action: str, shop: Path, out: Path, registry: str, config: TrainingCon
     candidates = (shop, *([out / "champion"] if warm else []), out / "index", out / "candidates", config)
     plan: dict[str, Callable[[], object]] = {}
     if warm:
-        plan["fetch_champion"] = lambda: steps_warm.fetch_champion(registry, out / "champion")
-        plan["two_tower"] = lambda: steps_warm.warm_two_tower(shop, out / "champion", out / "tower", config, action)
+        plan["fetch_champion"] = lambda: steps.fetch_champion(registry, out / "champion")
+        plan["two_tower"] = lambda: steps.warm_two_tower(shop, out / "champion", out / "tower", config, action)
     else:
         plan["two_tower"] = lambda: steps.train_two_tower(shop, out / "tower", config)
     plan["features"] = lambda: steps.build_features(shop, out / "features", config)
     plan["index"] = lambda: steps.build_index(out / "tower", out / "index", config)
     if warm:
-        plan["candidates"] = lambda: steps_warm.warm_candidates(*candidates, action)
-        plan["ranker"] = lambda: steps_warm.warm_ranker(
-            out / "champion", out / "candidates", out / "ranker", config, action
-        )
+        plan["candidates"] = lambda: steps.warm_candidates(*candidates, action)
+        plan["ranker"] = lambda: steps.warm_ranker(out / "champion", out / "candidates", out / "ranker", config, action)
     else:
         plan["candidates"] = lambda: steps.build_candidates(*candidates)
         plan["ranker"] = lambda: steps.train_ranker(out / "candidates", out / "ranker", config)

@@ -35,6 +35,7 @@ from longtail.ranking.two_stage import Stage, best_of
 from longtail.retrieval import Retriever
 from longtail.retrieval.content import content_matrix
 from longtail.schema import DAY_US, EVENT_STRENGTH, EVENT_TYPES
+from longtail.steps.bundling import write_bundle
 from longtail.training import TrainingConfig
 
 CANDIDATES = 150
@@ -93,7 +94,7 @@ def train(folder: Path, config: SimulatorConfig, days: int, training: TrainingCo
     steps.train_ranker(at["candidates"], at["ranker"], training)
     figures = steps.evaluate(shop, at["index"], at["candidates"], at["ranker"], at["evaluation"], training)
     loaded = Shop.load(shop)
-    steps.write_bundle(
+    write_bundle(
         loaded, {}, at["features"], at["candidates"], at["ranker"], at["evaluation"], folder / "bundle", figures,
         training, "",
     )  # fmt: skip

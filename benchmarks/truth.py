@@ -37,7 +37,7 @@ from longtail.ranking.propensity import examination
 from longtail.ranking.ranker import RankerConfig, train_ranker
 from longtail.ranking.two_stage import recommend
 from longtail.retrieval.base import CandidateSource
-from longtail.steps import end_of
+from longtail.steps.folders import end_of
 from longtail.training import TrainingConfig, learn_blend, prepare, propose
 
 KS = (10, 20)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import xgboost as xgb
 
-from longtail import steps, steps_warm
+from longtail import steps
 from longtail.engine.bundle import verify
 from longtail.errors import InvalidInput
 from longtail.registry import Registry, Version
@@ -30,12 +30,12 @@ def register(shop: Path, out: Path, registry: str, config: TrainingConfig = CONF
 
 
 def go_on(shop: Path, out: Path, registry: str, action: str, config: TrainingConfig = CONFIG) -> Version:
-    steps_warm.fetch_champion(registry, out / "champion")
+    steps.fetch_champion(registry, out / "champion")
     steps.build_features(shop, out / "features", config)
-    steps_warm.warm_two_tower(shop, out / "champion", out / "tower", config, action)
+    steps.warm_two_tower(shop, out / "champion", out / "tower", config, action)
     steps.build_index(out / "tower", out / "index", config)
-    steps_warm.warm_candidates(shop, out / "champion", out / "index", out / "candidates", config, action)
-    steps_warm.warm_ranker(out / "champion", out / "candidates", out / "ranker", config, action)
+    steps.warm_candidates(shop, out / "champion", out / "index", out / "candidates", config, action)
+    steps.warm_ranker(out / "champion", out / "candidates", out / "ranker", config, action)
     steps.evaluate(shop, *(out / p for p in ("index", "candidates", "ranker", "evaluation")), config)
     return register(shop, out, registry, config)
 
@@ -120,16 +120,16 @@ def test_too_many_trees_are_grown_anew(shops, tmp_path):
 def test_what_cannot_go_on_says_so_in_one_line(shops, tmp_path):
     _, now, registry = shops
     with pytest.raises(InvalidInput, match="no champion to go on from: train in full"):
-        steps_warm.fetch_champion(str(tmp_path / "none"), tmp_path / "champion")
-    steps_warm.fetch_champion(registry, tmp_path / "champion")
+        steps.fetch_champion(str(tmp_path / "none"), tmp_path / "champion")
+    steps.fetch_champion(registry, tmp_path / "champion")
     wide = replace(CONFIG, two_tower=replace(CONFIG.two_tower, dim=16))
     with pytest.raises(InvalidInput, match="other sizes"):
-        steps_warm.warm_two_tower(now, tmp_path / "champion", tmp_path / "tower", wide, "refresh")
+        steps.warm_two_tower(now, tmp_path / "champion", tmp_path / "tower", wide, "refresh")
     with pytest.raises(InvalidInput, match="no action 'full'"):
-        steps_warm.warm_two_tower(now, tmp_path / "champion", tmp_path / "tower", CONFIG, "full")
-    steps_warm.warm_two_tower(now, tmp_path / "champion", tmp_path / "tower", CONFIG, "refresh")
+        steps.warm_two_tower(now, tmp_path / "champion", tmp_path / "tower", CONFIG, "full")
+    steps.warm_two_tower(now, tmp_path / "champion", tmp_path / "tower", CONFIG, "refresh")
     steps.build_index(tmp_path / "tower", tmp_path / "index", CONFIG)
     fewer = replace(CONFIG, sources=replace(CONFIG.sources, without=("item_knn",)))
     parts = tmp_path / "champion", tmp_path / "index", tmp_path / "candidates"
     with pytest.raises(InvalidInput, match="reads the sources .*: train in full"):
-        steps_warm.warm_candidates(now, *parts, fewer, "refresh")
+        steps.warm_candidates(now, *parts, fewer, "refresh")

@@ -18,6 +18,6 @@ def fetch_champion(
     """
     from pathlib import Path
 
-    from longtail import steps_warm
+    from longtail import steps
 
-    champion.metadata.update(steps_warm.fetch_champion(registry, Path(champion.path)))
+    champion.metadata.update(steps.fetch_champion(registry, Path(champion.path)))

@@ -23,7 +23,7 @@ from kubernetes.dynamic.exceptions import NotFoundError
 from components import cluster
 from longtail.cli.terminal import ending_on_signals
 from longtail.errors import LongtailError
-from longtail.steps import fingerprint, fresh
+from longtail.steps.folders import fingerprint, fresh
 
 API = "trainer.kubeflow.org/v1alpha1"
 PROCESS = "components.train_two_tower.process"

@@ -29,11 +29,11 @@ def warm_candidates(
     import json
     from pathlib import Path
 
-    from longtail import steps_warm
+    from longtail import steps
     from longtail.training import TrainingConfig
 
     inputs = [Path(a.path) for a in (shop, champion, index)]
     parsed = TrainingConfig.parse(config)
-    figures = steps_warm.warm_candidates(*inputs, Path(candidates.path), parsed, action)
+    figures = steps.warm_candidates(*inputs, Path(candidates.path), parsed, action)
     metrics.metadata.update({name: value for name, value in figures.items() if isinstance(value, int | float)})
     Path(metrics.path).write_text(json.dumps(figures))  # without the file, kfp reuses no finished step locally

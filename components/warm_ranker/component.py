@@ -27,10 +27,10 @@ def warm_ranker(
     import json
     from pathlib import Path
 
-    from longtail import steps_warm
+    from longtail import steps
     from longtail.training import TrainingConfig
 
     parsed = TrainingConfig.parse(config)
-    figures = steps_warm.warm_ranker(Path(champion.path), Path(candidates.path), Path(ranker.path), parsed, action)
+    figures = steps.warm_ranker(Path(champion.path), Path(candidates.path), Path(ranker.path), parsed, action)
     metrics.metadata.update({name: value for name, value in figures.items() if isinstance(value, int | float)})
     Path(metrics.path).write_text(json.dumps(figures))  # without the file, kfp reuses no finished step locally

@@ -27,10 +27,10 @@ def warm_two_tower(
     import json
     from pathlib import Path
 
-    from longtail import steps_warm
+    from longtail import steps
     from longtail.training import TrainingConfig
 
     parsed = TrainingConfig.parse(config)
-    figures = steps_warm.warm_two_tower(Path(shop.path), Path(champion.path), Path(two_tower.path), parsed, action)
+    figures = steps.warm_two_tower(Path(shop.path), Path(champion.path), Path(two_tower.path), parsed, action)
     metrics.metadata.update({name: value for name, value in figures.items() if isinstance(value, int | float)})
     Path(metrics.path).write_text(json.dumps(figures))  # without the file, kfp reuses no finished step locally

@@ -19,7 +19,8 @@ import numpy as np
 
 from longtail.champion import ABOUT, WARM
 from longtail.errors import InvalidInput
-from longtail.steps import Figures, fresh, load, say, write_ranker
+from longtail.steps.fitting import write_ranker
+from longtail.steps.folders import Figures, fresh, load, read_proposals, say
 from longtail.training import Proposals, TrainingConfig, learn_blend, propose
 
 Action = Literal["refresh", "incremental"]
@@ -130,7 +131,6 @@ def warm_ranker(champion: Path, candidates: Path, out: Path, config: TrainingCon
 
     from longtail.features.request import feature_list
     from longtail.ranking.ranker import train_ranker as train
-    from longtail.steps import read_proposals
 
     settings = _settings(config, _checked(action))
     sources = json.loads((candidates / ABOUT).read_text())["sources"]
