@@ -258,7 +258,7 @@ def judged(metrics: dict[str, dict[str, float]], faults: dict[str, float], duel:
     hold("sound splits called broken", faults["called broken when 0% of one arm are lost"], 0, 0.005)
     hold("15% lost and found", faults["called broken when 15% of one arm are lost"], 0.99, 1)
     hold("interleaving's sensitivity", duel["units of the A/B test for one of interleaving"], 1, np.inf)
-    hold("interleaving's power", duel["power of interleaving on its units"], 0.77, 0.83)
+    hold("interleaving's power", duel["power of interleaving on these"], 0.77, 0.83)
     return wrong
 
 

@@ -11,7 +11,6 @@ import typer
 from longtail.cli import experiment_running
 from longtail.cli.data import micros
 from longtail.cli.options import JsonOption
-from longtail.errors import InvalidInput
 
 if TYPE_CHECKING:
     from longtail.experiments.config import Experiment
@@ -37,8 +36,6 @@ def plan(file: FileArgument, log: LogArgument, as_json: JsonOption = False) -> N
     from longtail.experiments.planning import plan as run
 
     experiment = Experiment.load(file)
-    if experiment.kind == "interleaving":
-        raise InvalidInput("`plan` counts for kind: split; a duel needs about a third of the units that it says")
     found = run(experiment, log)
     if as_json:
         typer.echo(json.dumps({"sentence": found.sentence, **asdict(found)}, indent=2))
@@ -78,10 +75,10 @@ def _duel(experiment: "Experiment", log: Path, now: int, out: Path | None, as_js
     from longtail.experiments.duels import analyse_duel, write_duel
 
     result = analyse_duel(experiment, log, now)
-    page = write_duel(result, out) if out else None
+    page = write_duel(result, out, {"log": log.resolve().name}) if out else None
     typer.echo(json.dumps(result.as_dict(), indent=2) if as_json else result.sentence)
     if page and not as_json:
-        typer.echo(f"the figures are in {page}")
+        typer.echo(f"the report is in {page}")
     if result.outcome == "broken":
         raise typer.Exit(1)
 
@@ -90,12 +87,13 @@ def _show(found: "Plan") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("days", "units", found.metric, "tells a change of", f"needed for {found.minimum_effect:.1%}", "power",
-                  "CUPED leaves")  # fmt: skip
+    duel = found.kind == "interleaving"
+    table = Table("days", "units", found.metric, f"tells a {'lead' if duel else 'change'} of",
+                  f"needed for {found.minimum_effect:.1%}", "power", *([] if duel else ["CUPED leaves"]))  # fmt: skip
     for o in found.outlooks:
         left = f"{(o.adjusted_sd / o.sd) ** 2:.0%}" if o.sd else "-"
         tells = f"{o.effect:.1%}" if o.effect < 100 else "-"
         table.add_row(f"{o.days}" if o.counted else f"{o.days} (carried on)", f"{o.units:,}", f"{o.value:,.4g}",
-                      tells, f"{o.needed:,}", f"{o.chance:.0%}", left)  # fmt: skip
+                      tells, f"{o.needed:,}", f"{o.chance:.0%}", *([] if duel else [left]))  # fmt: skip
     Console().print(table)
     typer.echo(found.sentence)

@@ -83,7 +83,8 @@ class Experiment(_Strict):
     hold however often they are looked at. `minimum_effect` is the relative change of the metric worth shipping for;
     `covariate_days` before the start are what CUPED compares each unit with (0: without). `surfaces`: only units that
     saw a list there count as exposed. `holdout`: share of all units that no experiment touches. `kind: interleaving` is
-    a duel of two variants' bundles: one list, drafted in turn, and the `metric`'s events are credited to who chose.
+    a duel of two variants' bundles: one list, drafted in turn, and the `metric`'s events are credited to who chose;
+    `minimum_effect` is then the lead in these events, as a share of all of them: 0.04 is 52 of 100 against 48.
     `kind: holdout` starts nothing: it compares the holdout that experiments left alone with everybody else, `OTHERS`.
     """
 

@@ -94,7 +94,7 @@ def judge(clicks: np.ndarray, alpha: float = 0.05) -> Duel:
     clicks = np.asarray(clicks, np.float64)
     ahead, n = clicks[:, TEAM_B] - clicks[:, TEAM_A], len(clicks)
     if not clicks.any():
-        return Duel(0.0, 0.0, 0.0, 0.0, 1.0, 0, 0, n)
+        return Duel(0.0, 0.0, -1.0, 1.0, 1.0, 0, 0, n)
     of = Moments.of(ahead, clicks.sum(1))
     found, se = float(ratio(of)), float(np.sqrt(linear(of)[0] / n))
     reach = float(stats.norm.isf(alpha / 2))

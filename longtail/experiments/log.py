@@ -52,9 +52,10 @@ class Window:
 class UnitLog:
     """A log opened for reading; nothing is read before it is asked for.
 
-    Its views are `met` (unit, experiment, variant, time, surface, device, region, exposure) and `did` (unit, time,
-    kind, amount, value, session); all times are microseconds since 1970. `exposure`: the servers said so, else it is a
-    list that was shown; its `variant` may then be one of no experiment.
+    Its views are `met` (unit, experiment, variant, time, surface, device, region, exposure), `did` (unit, time,
+    request, item, kind, amount, value, session) and `placed`, a place of a list each (unit, time, request, surface,
+    item, place from 0); all times are microseconds since 1970. `exposure`: the servers said so, else it is a list that
+    was shown; its `variant` may then be one of no experiment.
     """
 
     def __init__(self, con: duckdb.DuckDBPyConnection, first: int, last: int, variants: bool) -> None:
@@ -125,6 +126,25 @@ class UnitLog:
             {joined} AND time >= {window.covariate} AND time < {window.start} GROUP BY unit
         """)
 
+    def credits(self, window: Window, kind: str, surfaces: Sequence[str] = ()) -> tuple[int, float, float]:
+        """What a duel would have had to credit: units that saw a list, and events of `kind` on these lists' items; and
+        the variance of one ranker's lead in them, had each two places been a round that a coin gave to two rankers."""
+        where = f"unit IS NOT NULL AND time >= {window.start} AND time < {window.end}"
+        if surfaces:
+            where += f" AND surface IN ({', '.join(text(s) for s in surfaces)})"
+        units, events, variance = self.con.execute(f"""
+            WITH places AS (SELECT * FROM placed WHERE {where}),
+            rounds AS (
+                SELECT count(*)::DOUBLE AS n, sum(CASE WHEN place % 2 = 1 THEN -1.0 ELSE 1.0 END) AS lead
+                FROM did JOIN places ON did.request = places.request AND did.item = places.item
+                WHERE kind = {text(kind)} AND did.time < {window.end}
+                GROUP BY did.request, coalesce(place // 2, -1), CASE WHEN place IS NULL THEN did.item END
+            )
+            SELECT (SELECT count(DISTINCT unit) FROM places), coalesce(sum(n), 0), coalesce(sum(lead * lead), 0)
+            FROM rounds
+        """).fetchone() or (0, 0.0, 0.0)
+        return int(units), float(events), float(variance)
+
 
 @contextlib.contextmanager
 def open_log(folder: Path | str, unit: Literal["user", "session"], memory: str = MEMORY) -> Iterator[UnitLog]:
@@ -167,13 +187,16 @@ def _views(con: duckdb.DuckDBPyConnection, folder: Path, unit: str) -> bool:
     if logs["exposures"]:
         met.append(_exposures(logs["exposures"], unit))
     con.execute(f"CREATE TEMP VIEW met AS {' UNION ALL BY NAME '.join(met)}")
-    did = [f"SELECT {who}, 'impression' AS kind, len(items) AS amount, NULL::DOUBLE AS value, "
-           f"session_id AS session FROM {shown}"]  # fmt: skip
+    con.execute(f"CREATE TEMP VIEW placed AS SELECT {who}, request_id AS request, surface, unnest(items) AS item, "
+                f"generate_subscripts(items, 1) - 1 AS place FROM {shown}")  # fmt: skip
+    did = [f"SELECT {who}, request_id AS request, 'impression' AS kind, len(items) AS amount, NULL::DOUBLE AS value, "
+           f"session_id AS session, NULL::VARCHAR AS item FROM {shown}"]  # fmt: skip
     if logs["events"]:
         told = scan(logs["events"])
         # Lists are counted from the servers' own log: what a page tells of them again is left out.
-        did.append(f"SELECT {unit}_id AS unit, epoch_us(timestamp) AS time, event_type AS kind, 1 AS amount, value, "
-                   f"session_id AS session FROM {told} WHERE event_type <> 'impression'")  # fmt: skip
+        did.append(f"SELECT {unit}_id AS unit, epoch_us(timestamp) AS time, request_id AS request, event_type AS kind, "
+                   f"1 AS amount, value, session_id AS session, item_id AS item FROM {told} "
+                   "WHERE event_type <> 'impression'")  # fmt: skip
     con.execute(f"CREATE TEMP VIEW did AS {' UNION ALL '.join(did)}")
     return True
 
@@ -181,6 +204,8 @@ def _views(con: duckdb.DuckDBPyConnection, folder: Path, unit: str) -> bool:
 def _shop(con: duckdb.DuckDBPyConnection, events: Path, unit: str) -> bool:
     columns = pq.read_schema(events).names
     told = {name: name if name in columns else f"NULL::VARCHAR AS {name}" for name in ("variant", "device", "region")}
+    request = ("request_id" if "request_id" in columns else "NULL::VARCHAR") + " AS request"
+    place = ("position" if "position" in columns else "NULL::INTEGER") + " AS place"
     # A guest is a new one on each visit: no user that could keep a variant.
     who = (
         "session_id" if unit == "session" else f"CASE WHEN NOT starts_with(user_id, '{GUEST_PREFIX}') THEN user_id END"
@@ -196,7 +221,12 @@ def _shop(con: duckdb.DuckDBPyConnection, events: Path, unit: str) -> bool:
     """)
     con.execute(f"""
         CREATE TEMP VIEW did AS SELECT {who} AS unit, epoch_us(timestamp) AS time, event_type AS kind, 1 AS amount,
-            value, session_id AS session FROM {log}
+            value, session_id AS session, {request}, item_id AS item FROM {log}
+    """)
+    con.execute(f"""
+        CREATE TEMP VIEW placed AS SELECT {who} AS unit, epoch_us(timestamp) AS time, {request}, surface,
+            item_id AS item, {place}
+        FROM {log} WHERE event_type = 'impression'
     """)
     return "variant" in columns or bool(logged)
 

@@ -46,6 +46,7 @@ class Outlook:
 class Plan:
     """Outlooks by length, and the `days` to run: None where a year would not do."""
 
+    kind: str
     metric: str
     minimum_effect: float
     power: float
@@ -65,8 +66,9 @@ class Plan:
                     "or take a metric nearer to what people do.")  # fmt: skip
         found = next(o for o in self.outlooks if o.days >= self.days)
         carried = "" if found.counted else ", carried on from a shorter log"
+        what = f"a lead in {self.metric}" if self.kind == "interleaving" else f"a change of {self.metric}"
         return (f"Run {self.days} days: about {found.units:,} units with {self.allocation:.0%} of the layer{carried} "
-                f"tell a change of {self.metric} of {found.effect:.1%}, asked for was {self.minimum_effect:.1%}, "
+                f"tell {what} of {found.effect:.1%}, asked for was {self.minimum_effect:.1%}, "
                 f"power {self.power:.0%}.")  # fmt: skip
 
 
@@ -78,26 +80,30 @@ def plan(experiment: Experiment, folder: Path | str) -> Plan:
     """Read the log of a state folder or an imported shop and say how long the experiment must run.
 
     Each length is counted on the newest days of the log as if the experiment had run there: who would have been
-    exposed, how their sums vary, and how much of that the days before explain. Beyond the log's length units and error
-    are carried on along their trend.
+    exposed, how their sums vary, and how much of that the days before explain; for a duel, the events that a fair coin
+    would have given to one of two equal rankers. Beyond the log's length units and error are carried on along their
+    trend.
 
     Raises:
         InvalidInput: the log cannot be read, or is too short or too small to count on.
     """
     with open_log(folder, experiment.unit) as log:
         room = (log.last + 1 - log.first) // DAY_US
-        covariate = 0 if experiment.unit == "session" else experiment.covariate_days
+        duel = experiment.kind == "interleaving"
+        covariate = 0 if duel or experiment.unit == "session" else experiment.covariate_days
         spans = [d for d in DAYS if d + min(covariate, 7) <= room] or [d for d in (1, 3) if d <= room]
         if not spans:
             raise InvalidInput(f"the log of {folder} holds less than a day: collect more before planning")
-        outlooks = [_counted(experiment, log, days, covariate) for days in spans]
+        outlooks = [
+            _drafted(experiment, log, days) if duel else _counted(experiment, log, days, covariate) for days in spans
+        ]
     if any(not o.value or not o.adjusted_sd > 0 or o.units < 2 for o in outlooks):
         raise InvalidInput(
             f"nothing of {experiment.metric.name} stands in the log of {folder}, or it is the same for every unit"
         )
     outlooks, days = _long_enough(experiment, outlooks)
-    return Plan(experiment.metric.name, experiment.minimum_effect, experiment.power, experiment.alpha, experiment.looks,
-                experiment.allocation, outlooks, days)  # fmt: skip
+    return Plan(experiment.kind, experiment.metric.name, experiment.minimum_effect, experiment.power, experiment.alpha,
+                experiment.looks, experiment.allocation, outlooks, days)  # fmt: skip
 
 
 def _counted(experiment: Experiment, log: UnitLog, days: int, covariate: int) -> Outlook:
@@ -108,6 +114,17 @@ def _counted(experiment: Experiment, log: UnitLog, days: int, covariate: int) ->
     log.sums(window, (experiment.metric,))
     moments = MetricSums(log, experiment.metric, window, ("all",)).daily()[0]
     return outlook(experiment, moments, int(moments.n[-1] * experiment.reach))
+
+
+def _drafted(experiment: Experiment, log: UnitLog, days: int) -> Outlook:
+    """Everybody who is reached meets both rankers, of which a fair coin says who chose which item of a round: so much
+    does the lead of equal ones vary."""
+    end = log.last + 1
+    window = Window(end - days * DAY_US, end, end)
+    seen, events, variance = log.credits(window, experiment.metric.event, experiment.surfaces)
+    units = int(seen * experiment.reach)
+    each, sd = (events / seen, math.sqrt(variance / seen)) if seen else (0.0, 0.0)
+    return duel_outlook(experiment, days, units, each, sd)
 
 
 def outlook(experiment: Experiment, moments: Moments, units: int) -> Outlook:
@@ -134,6 +151,8 @@ def _outlook(
 
     A treated arm's sums are taken to spread in proportion to their mean, a share of units as p (1 - p) does.
     """
+    if experiment.kind == "interleaving":
+        return duel_outlook(experiment, days, units, value, sd, counted)
     control, *others = experiment.shares.values()
     least, smallest = experiment.minimum_effect, min(others)
     more = stats.norm.isf(1 - experiment.power)
@@ -156,6 +175,22 @@ def _outlook(
     needed = ((reach + more) * error(least) / least) ** 2
     chance = float(stats.norm.sf(reach - least * math.sqrt(units) / error(least))) if error(least) > 0 else 1.0
     return Outlook(days, units, value, sd, adjusted, effect, math.ceil(needed) if math.isfinite(needed) else 0, chance,
+                   counted)  # fmt: skip
+
+
+def duel_outlook(
+    experiment: Experiment, days: int, units: int, value: float, sd: float, counted: bool = True
+) -> Outlook:
+    """The outlook of a duel on `units` units that each give `value` events, of which one ranker's lead has the standard
+    deviation `sd` by chance: no arms, and the lead is a share of all events."""
+    reach = float(stats.norm.isf(experiment.alpha / 2))
+    wide = reach + stats.norm.isf(1 - experiment.power)
+    error = sd / value if value else math.inf  # of the lead, with one unit
+    effect = wide * error / math.sqrt(units) if units else math.inf
+    least = experiment.minimum_effect
+    needed = (wide * error / least) ** 2
+    chance = float(stats.norm.sf(reach - least * math.sqrt(units) / error)) if error > 0 else 1.0
+    return Outlook(days, units, value, sd, sd, effect, math.ceil(needed) if math.isfinite(needed) else 0, chance,
                    counted)  # fmt: skip
 
 

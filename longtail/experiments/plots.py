@@ -40,13 +40,13 @@ def lifts_plot(result: Result, deciding: Mapping[tuple[str, str], Range]) -> str
 def daily_plot(result: Result) -> str:
     """The deciding metric's lift at the end of each day, with intervals that hold at any look."""
     series = {name: list(enumerate(ranges, start=1)) for name, ranges in result.daily.items()}
-    return _over(series, result, "day of the experiment", "daily")
+    return over_days(series, "day of the experiment", f"change of {result.metric}", "daily")
 
 
 def age_plot(result: Result) -> str:
     """The deciding metric's lift by days since a unit's first exposure, each day by itself."""
     series = {name: list(enumerate(ranges, start=1)) for name, ranges in result.by_age.items()}
-    return _over(series, result, "day since first exposure", "age")
+    return over_days(series, "day since first exposure", f"change of {result.metric}", "age")
 
 
 def parts_plot(parts: Sequence[Part]) -> str:
@@ -65,7 +65,24 @@ def parts_plot(parts: Sequence[Part]) -> str:
         return svg(figure, "parts")
 
 
-def _over(series: Mapping[str, list[tuple[int, Range]]], result: Result, label: str, name: str) -> str:
+def leads_plot(leads: Sequence[tuple[str, Range]], wanted: float, label: str) -> str:
+    """The lead in a duel, of all lists and then of parts of them; a dotted line at the lead that was `wanted`."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(layout="constrained", figsize=(8, 1.0 + 0.42 * len(leads)))
+        axes = figure.add_subplot()
+        for y, (_, found) in enumerate(reversed(leads)):
+            _interval(axes, found, y, _colour(found, "higher"), y == len(leads) - 1)
+        axes.set_yticks(range(len(leads)), [name for name, _ in reversed(leads)])
+        axes.grid(axis="y", visible=False)
+        axes.set_ylim(-0.6, len(leads) - 0.4)
+        axes.axvline(wanted, color=INK, lw=0.9, ls=":")
+        _zero(axes, "x")
+        axes.set_xlabel(label)
+        return svg(figure, "leads")
+
+
+def over_days(series: Mapping[str, list[tuple[int, Range]]], label: str, of: str, name: str) -> str:
+    """Values with their intervals by day, a colour for each of the `series`."""
     with mpl.rc_context(STYLE):
         figure = Figure(layout="constrained", figsize=(8, 3.2))
         axes = figure.add_subplot()
@@ -80,7 +97,7 @@ def _over(series: Mapping[str, list[tuple[int, Range]]], result: Result, label: 
             axes.plot(days, [r.value for _, r in known], color=colour, lw=2, marker="o", ms=3.5, label=variant)
         _zero(axes, "y")
         axes.set_xlabel(label)
-        axes.set_ylabel(f"change of {result.metric}")
+        axes.set_ylabel(of)
         if len(series) > 1:
             figure.legend(loc="outside upper center", ncols=4, frameon=False)
         return svg(figure, name)

@@ -26,19 +26,13 @@ GLOSSARY = {
 
 def render(result: Result, facts: dict[str, str] | None = None) -> str:
     """The page as HTML that needs no other file; `facts` stand under the title."""
-    import jinja2
-
     from longtail.experiments import plots
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)  # fmt: skip
-    environment.filters |= {"percent": _percent, "range": _range, "number": _number}
-    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
     deciding = {(line.metric, line.variant): deciding_interval(result, line) for line in result.lines}
-    readable = not result.broken
-    return template.render(
-        result=result, decision=decide(result), facts=facts or {}, glossary=GLOSSARY, deciding=deciding,
-        broken_below=BROKEN_BELOW, total=sum(result.units.values()),
+    readable, decision = not result.broken, decide(result)
+    return page(
+        "report.html.j2", result=result, outcome=decision.outcome, sentence=decision.sentence, facts=facts or {},
+        glossary=GLOSSARY, broken_below=BROKEN_BELOW, total=sum(result.units.values()),
         lifts_plot=plots.lifts_plot(result, deciding) if readable else "",
         daily_plot=plots.daily_plot(result) if readable else "",
         age_plot=plots.age_plot(result) if any(result.by_age.values()) else "",
@@ -50,24 +44,42 @@ def to_json(result: Result) -> str:
     """The result and the decision; what is unknown or unbounded is null."""
     decision = decide(result)
     told = {"outcome": decision.outcome, "variant": decision.variant, "sentence": decision.sentence}
-    return json.dumps(_finite({"decision": told, **result.as_dict()}), indent=2)
+    return json.dumps(finite({"decision": told, **result.as_dict()}), indent=2)
 
 
 def write_report(result: Result, folder: Path, facts: dict[str, str] | None = None) -> Path:
     """Write `experiment.json` and `experiment.html` into the folder, each whole or not at all; returns the page."""
+    return write(folder, to_json(result), render(result, facts))
+
+
+def page(name: str, **values: Any) -> str:
+    """A page of this folder's templates."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"percent": _percent, "range": _range, "number": _number}
+    return environment.get_template(name).render(**values)
+
+
+def write(folder: Path, figures: str, shown: str) -> Path:
+    """Write `experiment.json` and `experiment.html` into the folder, each whole or not at all; returns the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("experiment.json", to_json(result)), ("experiment.html", render(result, facts))):
+    for name, text in (("experiment.json", figures), ("experiment.html", shown)):
         beside = folder / f".{name}.{os.getpid()}"
         beside.write_text(text, encoding="utf-8")
         os.replace(beside, folder / name)
     return folder / "experiment.html"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """For JSON: what is unknown or unbounded is null."""
     if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
+        return {key: finite(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -78,6 +78,7 @@ def write_state(folder: Path, events: pd.DataFrame) -> Path:
     }).filter(pa.array(shown))  # fmt: skip
     told = pa.table({
         "user_id": pa.array(user), "session_id": pa.array(session), "timestamp": time,
+        "request_id": pa.nulls(len(events), pa.string()), "item_id": pa.array(["i"] * len(events)),
         "event_type": pa.array(events["event_type"].astype(str)), "value": pa.array(events["value"], from_pandas=True),
     }).filter(pa.array(~shown))  # fmt: skip
     for name, table in (("impressions", lists), ("events", told)):
