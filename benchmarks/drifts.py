@@ -1,9 +1,9 @@
 """What monitoring finds when something is put wrong, how soon, and how often it calls when nothing is.
 
-    python -m benchmarks.drifts [--seeds 3] [--quiet 35] [--most 10]
+    python -m benchmarks.drifts [--seeds 3] [--quiet 40] [--most 14]
 
 A simulated shop lives with the lists of a trained bundle (`served_shop`), its servers' logs are checked day by day as
-`longtail monitor` does. After 28 days it goes on in several worlds: one where nothing happens, and one for each fault.
+`longtail monitor` does. After 42 days it goes on in several worlds: one where nothing happens, and one for each fault.
 The bundle is not trained again, so the checks of ages are left out: they would be right on every day.
 """
 
@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.served_shop import NO_FAULT, Fault, Served, train
 from longtail.datasets.simulated_world import Drift
 from longtail.datasets.simulator import SimulatorConfig
+from longtail.monitoring import lasting
 from longtail.monitoring.config import Override, Watch
 from longtail.monitoring.history import History
 from longtail.monitoring.run import HISTORY, Watched, check_day
@@ -31,10 +32,10 @@ from longtail.ranking.ranker import RankerConfig
 from longtail.retrieval.two_tower import TwoTowerConfig
 from longtail.training import TrainingConfig
 
-TRAINED, BEFORE = 45, 28  # days
-EVENTS = 6_000  # a day, places of lists among them
 WATCH = Watch(checks={name: Override(enabled=False) for name in ("model_age", "index_age", "features_age")})
-BUSINESS = {"ctr", "conversion", "revenue", "purchase_value"}
+TRAINED, BEFORE = 45, WATCH.before.days + lasting.DAYS  # days
+EVENTS = 6_000  # a day, places of lists among them
+BUSINESS = {"ctr", "conversion", "revenue", "purchase_value", "lasting_change"}
 MODEL = {"feature_drift", "prediction_drift"}
 SPREAD = {"exposure_gini", "exposure_coverage", "exposure_entropy", "exposure_top1"}
 
@@ -139,8 +140,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=1)
-    parser.add_argument("--quiet", type=int, default=35, help="days without a fault, a seed")
-    parser.add_argument("--most", type=int, default=10, help="days until a fault counts as not found")
+    parser.add_argument("--quiet", type=int, default=40, help="days without a fault, a seed")
+    parser.add_argument("--most", type=int, default=14, help="days until a fault counts as not found")
     parser.add_argument("--out", type=Path, help="JSON file for everything that was found")
     given = parser.parse_args()
     began, results = time.process_time(), []

@@ -9,7 +9,7 @@ from typing import Literal
 from longtail.monitoring.signal import Severity
 
 Worse = Literal["up", "down", "both"]
-Unit = Literal["share", "number", "PSI", "hours", "seconds", "days", "money"]
+Unit = Literal["share", "number", "PSI", "hours", "seconds", "days", "money", "deviations"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ CHECKS: dict[str, Check] = {
               "Hours between the newest row of the log and the end of the day (or now).",
               "A shop sleeps for some hours of the night, not for eight.",
               "See whether the collector seals, and whether the recommender writes its impression log.",
-              bound=8.0),
+              bound=12.0),
         Check("event_delay", _DATA, "", "seconds", "warning", "up",
               "How late 95 of 100 events had come in at the latest.",
               "An hour late, events miss the next session, and a day that is read at night lacks them.",
@@ -97,6 +97,13 @@ CHECKS: dict[str, Check] = {
               "What a purchase costs, the geometric mean.",
               "A tenth away from the days before, beyond 5 deviations: prices, or what people buy, have changed.",
               "After a change of prices: refresh the catalogue, then retrain.", change=0.1),
+        Check("lasting_change", _BUSINESS, "business figure", "deviations", "warning", "up",
+              "How far a business figure went in the last 14 days taken together, in standard deviations of a day (a "
+              "cumulative sum, see the notes).",
+              "Small changes show in no single day. A quiet figure, held against 28 days, passes 12 on three days of a "
+              "thousand; one that fell by 1.5 deviations has passed it after two weeks in four cases of five.",
+              "purchase_value: prices have moved, refresh the catalogue, then retrain. Others: tastes have, retrain.",
+              bound=12.0),
         Check("exposure_gini", _POPULARITY, "", "share", "warning", "up",
               "How unevenly places fall on the catalogue: 0 all alike, 1 everything to one item.",
               "0.15 above what the bundle showed when it was judged, or a lasting jump, means that lists narrow.",

@@ -14,7 +14,7 @@ import numpy as np
 from longtail.engine.parts import Bundle
 from longtail.errors import InvalidInput
 from longtail.experiments.log import scan
-from longtail.monitoring import business, data, drift, parity, popularity, serving
+from longtail.monitoring import business, data, drift, lasting, parity, popularity, serving
 from longtail.monitoring.config import Watch
 from longtail.monitoring.exposition import write_metrics
 from longtail.monitoring.history import History
@@ -87,10 +87,11 @@ def check_day(
 ) -> list[Signal]:
     """Measure one day, judge it by the days in the history, and append the verdicts."""
     measured = measure_day(log, watched, day, watch, now, newest)
-    first = iso(day_of(day) - watch.before.days * DAY_US)
+    first = iso(day_of(day) - (watch.before.days + lasting.DAYS - 1) * DAY_US)
     past: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for signal in history.read(first, iso(day_of(day) - DAY_US)):
         past[signal.name, signal.part][signal.day] = signal.value
+    measured += lasting.measure(measured, past, day, watch)
     about = watched.reference.about if watched.reference else None
     since = iso(about.model_until if about else watched.bundle.as_of)
     signals = []
