@@ -95,26 +95,27 @@ class Release:
         """What the release waits for, empty where all its pods run as their InferenceServices want them."""
         for name in self.services:
             service = self.service(name)
-            status = service.get("status") or {}
-            if status.get("observedGeneration", service["metadata"]["generation"]) < service["metadata"]["generation"]:
-                return f"{name} was not looked at yet"
-            conditions = {c["type"]: c for c in status.get("conditions") or []}
+            # Its observedGeneration is no answer to whether KServe has seen the last change: that is a Deployment's.
+            conditions = {c["type"]: c for c in (service.get("status") or {}).get("conditions") or []}
             ready = conditions.get("Ready", {})
             if ready.get("status") != "True":
                 failed = [c for c in conditions.values() if c.get("status") == "False" and c.get("message")]
                 why = (failed or [ready])[0]
                 return f"{name} is not Ready ({why.get('reason') or 'no reason given'}: {why.get('message') or '-'})"
             for part in ("predictor", "transformer"):
-                if part in service["spec"] and (waits := self._rolling(f"{name}-{part}")):
+                wanted = (service["spec"].get(part) or {}).get("storageUris") or []
+                if part in service["spec"] and (waits := self._rolling(f"{name}-{part}", wanted)):
                     return waits
         return ""
 
-    def _rolling(self, name: str) -> str:
+    def _rolling(self, name: str, storage: Storage) -> str:
         """KServe has called services Ready whose new pods crashed: their Deployments know better."""
         try:
             deployment = self._get("apps/v1", "Deployment", name)
         except InvalidInput:
             return ""  # KServe names them otherwise, or there are none: Ready must do
+        if lacks := _lacking(deployment["spec"]["template"]["spec"], storage):
+            return f"the pods of {name} were not given {lacks} yet"
         status, wanted = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
         if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
             return f"the pods of {name} were not looked at yet"
@@ -145,6 +146,13 @@ class Release:
 
     def _kind(self, version: str, kind: str) -> Any:
         return cluster.resource(self.api, version, kind, "KServe")
+
+
+def _lacking(pod: dict[str, Any], storage: Storage) -> str:
+    """A uri that a pod neither mounts nor downloads; empty: there is none."""
+    paths = {mount["mountPath"] for c in pod["containers"] for mount in c.get("volumeMounts") or []}
+    paths |= {word for c in pod.get("initContainers") or [] for word in c.get("args") or []}
+    return next((one["uri"] for one in storage if one["mountPath"] not in paths), "")
 
 
 def _told(error: ApiException) -> Exception:

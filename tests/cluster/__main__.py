@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.cluster import crds
-from tests.cluster.cluster import NODES, Cluster, ControlPlane
+from tests.cluster import controller, crds
+from tests.cluster.cluster import NODES, ControlPlane
 from tests.cluster.tools import NotBuilt
 
 STATE = Path(__file__).parents[2] / ".cluster" / "state"
@@ -32,16 +32,23 @@ def up(state: Path) -> None:
     print(f"ready in {time.monotonic() - began:.0f} s\nexport KUBECONFIG={cluster.kubeconfig}")
 
 
-def furnish(cluster: Cluster) -> None:
-    """The definitions that the chart asks for of a cluster; KServe's cannot always be had, then it says so."""
-    files = crds.of_modules()
+def furnish(cluster: ControlPlane) -> None:
+    """The definitions that the chart asks for of a cluster, and KServe's controller where its binary is named.
+
+    Its definitions cannot always be had, then it says so.
+    """
+    program, files = controller.binary(), crds.of_modules()
     try:
         files.append(crds.kserve(cluster.folder))
     except NotBuilt as reason:
+        if program:
+            raise
         print(f"cluster: {reason}", file=sys.stderr)
     cluster.kubectl("apply", "--server-side", *(f"--filename={file}" for file in files))
     established = ["wait", "--for=condition=established", "crd", "--all", "--timeout=10s"]
     cluster.wait("the definitions", lambda: cluster.kubectl(*established), 600)  # one without a status yet is an error
+    if program:
+        controller.start(cluster, program)
 
 
 def down(state: Path) -> None:

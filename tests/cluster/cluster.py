@@ -138,7 +138,7 @@ class ControlPlane(Cluster):
             f"--kubelet-certificate-authority={pki}/ca.crt", "--kubelet-preferred-address-types=InternalIP",
             "--endpoint-reconciler-type=none" if advertise.startswith("127.") else "--profiling=false",
         ])  # fmt: skip
-        self._await("apiserver", lambda: "ok" in self.kubectl("get", "--raw", "/readyz"))
+        self.await_part("apiserver", lambda: "ok" in self.kubectl("get", "--raw", "/readyz"))
         one = [f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--secure-port=0", log]
         start("controller-manager", [
             programs["kube-controller-manager"], *one, "--use-service-account-credentials",
@@ -146,7 +146,7 @@ class ControlPlane(Cluster):
             "--node-monitor-grace-period=3600s",
         ])  # fmt: skip
         start("scheduler", [programs["kube-scheduler"], *one])
-        self._await("controller-manager", lambda: self.get("serviceaccount", "default", "default"))
+        self.await_part("controller-manager", lambda: self.get("serviceaccount", "default", "default"))
         return self
 
     def simulate(self, nodes: Iterable[dict]) -> None:
@@ -163,7 +163,7 @@ class ControlPlane(Cluster):
         """End every process; the folder stays until its owner removes it."""
         self.processes.stop()
 
-    def _await(self, part: str, check: Callable[[], Any]) -> None:
+    def await_part(self, part: str, check: Callable[[], Any]) -> None:
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline and self.processes.running(part):
             try:

@@ -29,7 +29,10 @@ MODULES = {
         ["monitoring.coreos.com_servicemonitors", "monitoring.coreos.com_prometheusrules"],
     ),
 }  # fmt: skip
-KINDS = ("InferenceService", "ServingRuntime", "ClusterServingRuntime", "ClusterStorageContainer", "InferenceGraph")
+KINDS = (
+    "InferenceService", "ServingRuntime", "ClusterServingRuntime", "ClusterStorageContainer", "InferenceGraph",
+    "TrainedModel",
+)  # fmt: skip
 # KServe is on no module proxy: its definitions lie beside the project, or where LONGTAIL_KSERVE_CRDS says.
 KSERVE = Path(__file__).parents[3] / "shared" / "data" / "kserve-crds" / "crds.json"
 

@@ -61,7 +61,7 @@ class NodeCluster(ControlPlane):
         super().start(advertise)
         self._cgroups()
         self.processes.start("containerd", ["containerd", "--config", self._containerd()])
-        self._await("containerd", lambda: self.run("ctr", "-a", SOCKET, "version"))
+        self.await_part("containerd", lambda: self.run("ctr", "-a", SOCKET, "version"))
         self.import_images([self._pause()])
         kubeconfig, root = f"--kubeconfig={self.kubeconfig}", self.folder / "kubelet"
         self.processes.start("kubelet", [
@@ -70,7 +70,7 @@ class NodeCluster(ControlPlane):
         ])  # fmt: skip
         self.processes.start("kube-proxy", [program("kube-proxy"), f"--config={self._kube_proxy()}"])
         self._names(advertise)
-        self._await("kubelet", lambda: "True" in self.kubectl(
+        self.await_part("kubelet", lambda: "True" in self.kubectl(
             "get", "node", NAME, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
         ))  # fmt: skip
         return self
