@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.known_key import known_key
 from longtail import steps
+from longtail.benchmark import known_key
 from longtail.evaluation.bootstrap import paired_difference
 from longtail.training import TrainingConfig
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xgboost as xgb
 
-from benchmarks.known_key import known_key
 from longtail import steps
+from longtail.benchmark import known_key
 from longtail.datasets.importing import import_shop
 from longtail.datasets.simulated_log import SURFACES, DayLog
 from longtail.datasets.simulated_policy import PolicyContext

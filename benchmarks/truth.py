@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.known_key import known_key
+from longtail.benchmark import known_key
 from longtail.datasets.importing import simulate_shop
 from longtail.datasets.simulated_world import Truth, available, true_utility
 from longtail.datasets.simulator import SimulatorConfig
