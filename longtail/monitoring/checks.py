@@ -58,7 +58,7 @@ CHECKS: dict[str, Check] = {
               "Hours between the newest row of the log and the end of the day (or now).",
               "A shop sleeps for some hours of the night, not for eight.",
               "See whether the collector seals, and whether the recommender writes its impression log.",
-              bound=12.0),
+              bound=8.0),
         Check("event_delay", _DATA, "", "seconds", "warning", "up",
               "How late 95 of 100 events had come in at the latest.",
               "An hour late, events miss the next session, and a day that is read at night lacks them.",

@@ -185,13 +185,15 @@ class Drain:
             say("drain_failed", logging.ERROR, error=cause)
 
     def _seal_now_and_then(self, ended: threading.Event) -> None:
-        last = time.monotonic()
-        while not ended.wait(min(1.0, self._seal.every_s)):
+        last, stopping = time.monotonic(), False
+        while not stopping:
+            stopping = ended.wait(min(1.0, self._seal.every_s))
             SPOOL_ROWS.set(self.spool.rows)
             SPOOL_BYTES.set(self.spool.bytes)
             try:
                 self.spool.forget_ids()
-                if time.monotonic() < last + self._seal.every_s and self.spool.rows < self._seal.rows:
+                due = time.monotonic() >= last + self._seal.every_s or self.spool.rows >= self._seal.rows
+                if not due and not stopping:
                     continue
                 last = time.monotonic()
                 sealed = self.spool.seal()

@@ -96,6 +96,7 @@ class SpoolSink:
     async def close(self) -> None:
         if self._sealing is not None:
             await asyncio.gather(self._sealing, return_exceptions=True)
+        await self.seal()  # whoever reads the folder of a stopped collector finds everything that it took
         for thread in (self._writer, self._sealer):
             thread.shutdown()
         self.spool.close()
