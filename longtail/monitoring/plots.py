@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -35,6 +35,8 @@ def course(signals: Sequence[Signal], check: Check) -> str:
         fired = [(d, s.value) for d, s in zip(days, known, strict=True) if s.fired]
         if fired:
             axes.scatter(*zip(*fired, strict=True), color=BAD, s=22, zorder=3)
+        if days:  # a first day alone would get an axis of years
+            axes.set_xlim(min(days[0], days[-1] - timedelta(days=6)), days[-1] + timedelta(days=1))
         axes.set_title(f"{part or check.name}", loc="left", fontsize=9)
         axes.set_ylabel(check.unit)
         axes.tick_params(axis="x", labelrotation=0)
