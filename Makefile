@@ -135,11 +135,14 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --no-emit-i
 # and serve without them.
 TAKEN = $(COMPILE) --constraints requirements.lock --no-annotate $(patsubst %,--no-emit-package %,nvidia-nccl-cu12 mypy pillow grpcio-tools setuptools)
 
-# XGBoost's wheel carries kernels for GPUs, 220 MB, that xgboost-cpu of the same version does without. The rest is what Triton's
-# Python wrapper would need, which is not used.
+# XGBoost's wheel carries kernels for GPUs, 220 MB, that xgboost-cpu of the same version does without: trees are trained on CPUs.
+# The rest is what Triton's Python wrapper would need, which is not used.
 WRAPPED = xgboost nvidia-nccl-cu12 aiohappyeyeballs aiohttp aiosignal attrs brotli certifi frozenlist gevent geventhttpclient greenlet \
   grpcio idna importlib-metadata ml-dtypes multidict mypy-extensions propcache protobuf python-rapidjson pyzmq sh tritonclient \
   typing-inspect urllib3 wrapt yarl zipp zope-event zope-interface
+
+# Training does without: trees grow on CPUs (xgboost-cpu again, no second NCCL), the compiler of 690 MB called triton is for torch.compile.
+UNTRAINED = xgboost nvidia-nccl-cu12 triton mypy
 
 lock: ## resolve requirements.lock again, and what each image takes of it
 	@test -x $(BIN)/uv || { echo "make lock: run make install first" >&2; exit 2; }
@@ -150,7 +153,8 @@ lock: ## resolve requirements.lock again, and what each image takes of it
 	$(TAKEN) --extra ranker $(patsubst %,--no-emit-package %,$(WRAPPED)) --output-file serving/ranker/requirements.txt
 	grep -om1 'xgboost==[0-9.]*' pyproject.toml | sed s/xgboost/xgboost-cpu/ | $(subst pyproject.toml,-,$(COMPILE)) --no-deps \
 	  --generate-hashes --output-file serving/ranker/requirements-cpu.txt
-	$(COMPILE) --constraints requirements.lock --no-annotate --extra train --output-file pipelines/requirements.txt
+	$(COMPILE) --constraints requirements.lock --no-annotate $(patsubst %,--no-emit-package %,$(UNTRAINED)) --extra train \
+	  --output-file pipelines/requirements.txt
 	grep -o 'faiss-gpu==[0-9.]*' pyproject.toml | $(subst pyproject.toml,-,$(COMPILE)) --constraints requirements.lock \
 	  --generate-hashes --no-emit-package numpy --no-emit-package packaging --output-file serving/retriever/requirements-gpu.txt
 

@@ -19,16 +19,22 @@ for program in buildah $([ -n "${BASE:-}" ] || echo debootstrap); do
   command -v "$program" >/dev/null || { echo "make images: $program is missing (on Debian: apt-get install $program)" >&2; exit 2; }
 done
 
+root='' container=''
+clean() {
+  [ -z "$root" ] || rm -rf --one-file-system "$root"
+  [ -z "$container" ] || buildah rm "$container" >/dev/null
+}
+trap clean EXIT
 if [ -z "${BASE:-}" ] && ! buildah inspect --type image "$base" >/dev/null 2>&1; then
   echo "base image $base, about a minute"
   root=$(mktemp -d)
-  trap 'rm -rf --one-file-system "$root"' EXIT
   debootstrap --variant=minbase --include=python3,python3-venv,libpython3.11,ca-certificates bookworm "$root" >"$out/base.log" 2>&1 ||
     { tail -n 5 "$out/base.log" >&2; exit 1; }
   rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,man,locale,info}/* "$root"/var/log/*
-  new=$(buildah from scratch)
-  buildah add --quiet "$new" "$root" / >/dev/null
-  buildah commit --quiet --rm "$new" "$base" >/dev/null
+  container=$(buildah from scratch)
+  buildah add --quiet "$container" "$root" / >/dev/null
+  buildah commit --quiet --rm "$container" "$base" >/dev/null
+  container=''
 fi
 
 # A build sees neither the machine's certificates nor its package settings.
@@ -38,9 +44,13 @@ for file in /etc/ssl/certs/ca-certificates.crt /etc/pip.conf; do
 done
 for image in "${images[@]}"; do
   name=${image%-gpu} full=$tag arguments=(--build-arg "BASE=$base" --build-arg "UV=$uv")
-  [ "$name" = "$image" ] || { full=$tag-gpu; arguments+=(--build-arg DEVICE=gpu); }
   file=serving/$name/Containerfile
   [ -f "$file" ] || file=$name/Containerfile
+  [ -f "$file" ] || { echo "make images: there is no image $name" >&2; exit 2; }
+  if [ "$name" != "$image" ]; then
+    grep -q '^ARG DEVICE' "$file" || { echo "make images: $name has no variant for GPUs, see $file" >&2; exit 2; }
+    full=$tag-gpu; arguments+=(--build-arg DEVICE=gpu)
+  fi
   echo "longtail-$name:$full"
   # shellcheck disable=SC2086
   buildah build --quiet --layers "${mounts[@]}" "${arguments[@]}" ${BUILD_ARGS:-} \
@@ -50,6 +60,6 @@ for image in "${images[@]}"; do
   at=$(buildah mount "$container")
   python3 serving/sbom.py "$at" "longtail-$name" "$full" >"$out/$image.cdx.json"
   printf '  %s MB, %s packages: %s\n' "$(($(du -sb "$at" | cut -f1) / 1000000))" "$(grep -c '"purl"' "$out/$image.cdx.json")" "$out/$image.cdx.json"
-  buildah umount "$container" >/dev/null
   buildah rm "$container" >/dev/null
+  container=''
 done

@@ -86,8 +86,20 @@ def test_a_containerfile_runs_as_somebody_without_rights_and_names_no_registry(n
     folder = ROOT / name if name == "pipelines" else ROOT / "serving" / name
     lines = (folder / "Containerfile").read_text().splitlines()
     assert "USER 65532:65532" in lines
-    bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
-    assert bases == ["${BASE}", "${BASE}"]
+    stages = [line.split()[1:] for line in lines if line.startswith("FROM ")]
+    assert stages == [["${BASE}", "AS", "uv"], ["uv", "AS", "code"], ["${BASE}"]]
+
+
+@pytest.mark.parametrize(("image", "said"), [("ranker-gpu", "no variant for GPUs"), ("rankr", "no image rankr")])
+def test_an_image_that_is_not_there_is_not_built(image: str, said: str, tmp_path: Path):
+    # Stand-ins, because what is asked here is answered before either of them runs.
+    for program in ("buildah", "debootstrap"):
+        (tmp_path / program).write_text("#!/bin/sh\n")
+        (tmp_path / program).chmod(0o755)
+    words = [ROOT / "serving" / "images.sh", tmp_path / "out", image]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "BASE": "any"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_the_list_of_an_image_names_debian_and_python_packages(tmp_path: Path):
