@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -79,6 +82,24 @@ def test_a_server_starts_with_what_its_image_holds(name: str, modules: list[str]
             [sys.executable, "-c", IMPORTED, module, *taken], capture_output=True, text=True, cwd=ROOT
         )
         assert not done.returncode, done.stderr.splitlines()[-1]
+
+
+def test_steps_and_jobs_find_what_they_import_in_their_image():
+    # Written out of the sources, because commands and steps import most of it only when they run.
+    lists = (ROOT / "pipelines" / "requirements.txt", ROOT / "serving" / "ranker" / "requirements-cpu.txt")
+    taken = {pin.split("==")[0] for file in lists for pin in pins(file)} | {"xgboost"}
+    owners = metadata.packages_distributions()
+    lacking = {}
+    for file in (file for top in ("longtail", "components", "pipelines") for file in (ROOT / top).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in {name.split(".")[0] for name in names} - sys.stdlib_module_names:
+                if name not in {"longtail", "components", "pipelines", "serving"}:
+                    if not {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners.get(name, ())} & taken:
+                        lacking[name] = file.relative_to(ROOT).as_posix()
+    # The ranker's model runs inside Triton, which brings this one.
+    assert lacking == {"triton_python_backend_utils": "longtail/engine/ranker_model.py"}
 
 
 @pytest.mark.parametrize("name", [*SERVERS, "pipelines"])
