@@ -52,10 +52,15 @@ for image in "${images[@]}"; do
     full=$tag-gpu; arguments+=(--build-arg DEVICE=gpu)
   fi
   echo "longtail-$name:$full"
-  # shellcheck disable=SC2086
-  buildah build --quiet --layers "${mounts[@]}" "${arguments[@]}" ${BUILD_ARGS:-} \
-    --ignorefile serving/images.ignore --file "$file" --tag "localhost/longtail-$name:$full" . >"$out/$image.log" 2>&1 ||
-    { tail -n 15 "$out/$image.log" >&2; exit 1; }
+  # Stage by stage, because a build keeps the containers of all its steps to its end: so a disk holds one layer three times at most.
+  for stage in $(sed -n 's/^FROM .* AS //p' "$file") ''; do
+    goal=(--tag "localhost/longtail-$name:$full")
+    [ -z "$stage" ] || goal=(--target "$stage")
+    # shellcheck disable=SC2086
+    buildah build --quiet --layers "${mounts[@]}" "${arguments[@]}" ${BUILD_ARGS:-} \
+      --ignorefile serving/images.ignore --file "$file" "${goal[@]}" . >"$out/$image.log" 2>&1 ||
+      { tail -n 15 "$out/$image.log" >&2; exit 1; }
+  done
   container=$(buildah from "localhost/longtail-$name:$full")
   at=$(buildah mount "$container")
   python3 serving/sbom.py "$at" "longtail-$name" "$full" >"$out/$image.cdx.json"
