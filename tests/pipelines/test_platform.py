@@ -38,7 +38,7 @@ def container(compiled, step: str) -> dict:
 
 
 def test_the_gpu_step_asks_for_its_gpu_and_goes_where_gpus_are(compiled):
-    assert container(compiled, "train-two-tower")["image"].endswith("longtail-pipelines:0.1.0-gpu")
+    assert container(compiled, "train-two-tower")["image"].endswith("longtail-pipelines:0.1.0")
     resources = container(compiled, "train-two-tower")["resources"]
     assert resources["accelerator"] == {
         "type": "nvidia.com/gpu", "count": "1", "resourceType": "nvidia.com/gpu", "resourceCount": "1"
@@ -58,7 +58,8 @@ def test_every_other_step_gets_the_defaults_and_no_gpu(compiled):
     assert len(steps) == 10
     deciding = {"register", "deploy"}
     for step in set(steps) - {"train-two-tower"}:
-        assert container(compiled, step)["image"].endswith("longtail-pipelines:0.1.0")
+        image = container(compiled, step)["image"]
+        assert image == f"registry.example/{'shop-ingest' if step == 'ingest' else 'longtail-pipelines'}:0.1.0"
         assert "accelerator" not in container(compiled, step)["resources"]
         config = kubernetes(compiled, step)
         assert dict(config.node_selector.labels) == {"pool": "batch"}
@@ -132,7 +133,7 @@ def test_on_several_nodes_the_gpus_are_the_nodes_and_the_step_only_waits(tmp_pat
     (container,) = wanted["spec"]["containers"]
     assert (wanted["nodes"], wanted["processes"], wanted["folder"], wanted["restarts"]) == (4, 8, "/mnt/training", 2)
     assert container["resources"]["limits"] == {"cpu": "4", "memory": "32Gi", "nvidia.com/gpu": 1}
-    assert container["image"].endswith("0.1.0-gpu") and wanted["spec"]["nodeSelector"] == {"pool": "gpu"}
+    assert container["image"].endswith("longtail-pipelines:0.1.0") and wanted["spec"]["nodeSelector"] == {"pool": "gpu"}
     assert {m["mountPath"] for m in container["volumeMounts"]} == {"/mnt/training", "/dev/shm"}
 
 
