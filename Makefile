@@ -110,7 +110,7 @@ cluster-test: install ## the chart and the manifests on such a cluster; KUBECONF
 	  $(PYTHON) -m pytest -q -rs -m "cluster and not e2e" tests/cluster $(PYTEST_ARGS)
 
 cluster-e2e: install ## the chart on a real node with real images, under load: needs root, buildah and containerd (tests/cluster/README.md)
-	$(PYTHON) -m pytest -q -rs -s -m e2e tests/cluster/test_e2e.py $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q -rs -s -m e2e tests/cluster $(PYTEST_ARGS)
 
 chart-docs: install ## write the chart's schema and README from the comments of its values
 	$(PYTHON) -m helm.chart_docs

@@ -1,4 +1,4 @@
-"""A real node beside a control plane, in namespaces of its own: containerd, kubelet, kube-proxy, CoreDNS."""
+"""A real node beside a control plane, in namespaces of its own: containerd, kubelet, proxy, policies and names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ADDRESS = "10.250.0.1"
 PODS = "10.244.0.0/24"
 DNS = str(ipaddress.ip_network(SERVICES)[10])
 SOCKET = "/run/containerd/containerd.sock"
-PROGRAMS = ("containerd", "runc", "buildah", "nft", "conntrack", "ip", "nsenter", "debootstrap")
+PROGRAMS = ("containerd", "runc", "buildah", "nft", "conntrack", "ip", "nsenter", "debootstrap", "iptables", "ipset")
 PLUGINS = Path("/usr/lib/cni")
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -69,10 +69,16 @@ class NodeCluster(ControlPlane):
             f"--hostname-override={NAME}", f"--node-ip={advertise}",
         ])  # fmt: skip
         self.processes.start("kube-proxy", [program("kube-proxy"), f"--config={self._kube_proxy()}"])
-        self._names(advertise)
         self.await_part("kubelet", lambda: "True" in self.kubectl(
             "get", "node", NAME, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
         ))  # fmt: skip
+        # Of kube-router only what enforces network policies. It looks for the node when it starts.
+        self.processes.start("kube-router", [
+            program("kube-router"), kubeconfig, f"--hostname-override={NAME}", "--run-firewall=true",
+            "--run-router=false", "--run-service-proxy=false", "--run-loadbalancer=false",
+            f"--service-cluster-ip-range={SERVICES}", "--health-port=0",
+        ])  # fmt: skip
+        self._names()
         return self
 
     def stop(self) -> None:
@@ -154,24 +160,56 @@ state = "/run/containerd"
             "conntrack": {"maxPerCore": 0}, "bindAddress": ADDRESS,
         })  # fmt: skip
 
-    def _names(self, address: str) -> None:
-        """CoreDNS as a process of the node, behind the address where pods look for it."""
-        corefile = self.folder / "Corefile"
-        corefile.write_text(
-            f".:53 {{\n  errors\n  kubernetes cluster.local {{\n    kubeconfig {self.kubeconfig}\n    ttl 1\n  }}\n}}\n"
-        )
-        self.processes.start("coredns", [program("coredns"), "-conf", corefile])
+    def _names(self) -> None:
+        """CoreDNS as a pod, behind the address where others look for it."""
+        image = "localhost/coredns:1"
+        new = subprocess.run(["buildah", "from", "scratch"], check=True, capture_output=True, text=True).stdout.strip()
+        for words in (
+            ["copy", "--quiet", new, program("coredns"), "/coredns"],
+            ["config", "--entrypoint", '["/coredns", "-conf", "/etc/coredns/Corefile"]', new],
+            ["commit", "--quiet", "--rm", new, image],
+        ):
+            subprocess.run(["buildah", *words], check=True, capture_output=True)
+        self.import_images([image])
+        labels = {"k8s-app": "kube-dns"}
+        about = {"name": "kube-dns", "namespace": "kube-system"}
         ports = [{"name": n, "port": 53, "protocol": p} for n, p in (("dns", "UDP"), ("dns-tcp", "TCP"))]
-        about = {"name": "kube-dns", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}}
-        slice_of = {**about, "labels": {"kubernetes.io/service-name": "kube-dns"}}
+        corefile = ".:53 {\n  ready\n  errors\n  kubernetes cluster.local {\n    ttl 1\n  }\n}\n"
+        reads = ["endpoints", "services", "pods", "namespaces"]
+        rules = [{"apiGroups": [group], "resources": kinds, "verbs": ["list", "watch"]}
+                 for group, kinds in (("", reads), ("discovery.k8s.io", ["endpointslices"]))]  # fmt: skip
+        container = {
+            "name": "coredns", "image": image, "imagePullPolicy": "Never",
+            "readinessProbe": {"httpGet": {"path": "/ready", "port": 8181}, "periodSeconds": 1},
+            "volumeMounts": [{"name": "corefile", "mountPath": "/etc/coredns"}],
+        }  # fmt: skip
+        spec = {
+            "serviceAccountName": "kube-dns", "dnsPolicy": "Default", "containers": [container],
+            "volumes": [{"name": "corefile", "configMap": {"name": "kube-dns"}}],
+        }  # fmt: skip
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "kube-dns"}
+        rbac, metadata = "rbac.authorization.k8s.io/v1", {"metadata": about}
         self.apply([
-            {"apiVersion": "v1", "kind": "Service", "metadata": about, "spec": {"clusterIP": DNS, "ports": ports}},
+            {"apiVersion": "v1", "kind": "ServiceAccount", **metadata},
+            {"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": "kube-dns"}, "rules": rules},
             {
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": slice_of,
-                "addressType": "IPv4", "ports": ports,
-                "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+                "apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": {"name": "kube-dns"}, "roleRef": role,
+                "subjects": [{"kind": "ServiceAccount", **about}],
+            },
+            {"apiVersion": "v1", "kind": "ConfigMap", **metadata, "data": {"Corefile": corefile}},
+            {
+                "apiVersion": "apps/v1", "kind": "Deployment", **metadata,
+                "spec": {
+                    "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec},
+                },
+            },
+            {
+                "apiVersion": "v1", "kind": "Service", **metadata,
+                "spec": {"clusterIP": DNS, "ports": ports, "selector": labels},
             },
         ])  # fmt: skip
+        dns = ("deployment", "kube-dns", "kube-system")
+        self.wait("names", lambda: self.get(*dns)["status"].get("readyReplicas"), 120)
 
     def _cgroups(self) -> None:
         """A tree of its own for pods: a folder in every controller of version 1, one in version 2."""

@@ -26,6 +26,7 @@ PROGRAMS = {
     "helm-unittest": {"helm-unittest": "github.com/helm-unittest/helm-unittest/cmd/helm-unittest"},
     "promtool": {"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
     "coredns": {"coredns": "."},
+    "kube-router": {"kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"},
 }  # fmt: skip
 # What `setup-envtest` and others keep in one folder.
 ASSETS = ("etcd", "kube-apiserver", "kubectl")
@@ -62,7 +63,7 @@ def program(name: str, nice: int = 10) -> Path:
 
 
 def _pinned(module: str) -> str:
-    files = (MODULES / module / name for name in ("go.mod", "go.sum"))
+    files = sorted((MODULES / module).iterdir())
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -1,4 +1,4 @@
-// CoreDNS with the one plugin that a cluster needs: the whole of it would bring three clouds along.
+// CoreDNS with the few plugins that a cluster needs: the whole of it would bring three clouds along.
 package main
 
 import (
@@ -6,9 +6,10 @@ import (
 	"github.com/coredns/coredns/coremain"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/ready"
 )
 
 func main() {
-	dnsserver.Directives = []string{"errors", "kubernetes"}
+	dnsserver.Directives = []string{"ready", "errors", "kubernetes"}
 	coremain.Run()
 }
