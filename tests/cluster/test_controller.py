@@ -101,6 +101,12 @@ def test_webhooks_accept_the_manifests(cluster: Cluster, overlay: Path):
     cluster.apply(judged, "--dry-run=server")
 
 
+def test_webhooks_accept_a_graph(cluster: Cluster):
+    only = ["--validate", "--set", "graph.enabled=true", "--show-only", "templates/recommender/inferencegraph.yaml"]
+    text = cluster.helm("template", RELEASE, str(CHART), "-f", str(CHART / "examples" / "small.yaml"), *only)
+    cluster.apply(yaml.safe_load_all(text), "--namespace=default", "--dry-run=server")
+
+
 def test_webhooks_refuse_what_is_wrong(cluster: Cluster):
     external = {
         "metric": {"backend": "prometheus", "serverAddress": "http://prometheus", "query": "up"},
