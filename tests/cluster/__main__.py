@@ -65,5 +65,5 @@ if __name__ == "__main__":
     given = parser.parse_args()
     try:
         {"up": up, "down": down}[given.verb](given.state.resolve())
-    except NotBuilt as error:
+    except (NotBuilt, FileNotFoundError) as error:
         sys.exit(f"cluster: {error}")
