@@ -86,6 +86,11 @@ def train(folder: Path, config: SimulatorConfig, days: int, training: TrainingCo
     import_shop("simulator", folder / "raw", shop, key_file=known_key(folder), until=until, now=until)
     pseudonyms = Pseudonymiser(load_key(folder / "key"))
     truth.renamed(pseudonyms.of_all(truth.user_ids)).save(folder / "truth")
+    return learned(shop, folder, training)
+
+
+def learned(shop: Path, folder: Path, training: TrainingConfig) -> Path:
+    """A bundle by the product's own steps, in full; returns its folder."""
     at = {name: folder / name for name in ("features", "tower", "index", "candidates", "ranker", "evaluation")}
     steps.build_features(shop, at["features"], training)
     steps.train_two_tower(shop, at["tower"], training)
@@ -121,21 +126,7 @@ class Served:
     @staticmethod
     def open(folder: Path, state: Path, config: SimulatorConfig, days: int) -> Served:
         """The shop of `train` at the end of the days that its bundle knows."""
-        bundle = folder / "bundle"
-        opened, loaded = Bundle.open(bundle, contents=False), Shop.load(folder / "shop")
         truth = Truth.load(folder / "truth")
-        stage = Stage(
-            opened.as_of, Retriever.load(bundle / "retrieval"),
-            snapshots(loaded.log, loaded.catalogue, [opened.as_of]), loaded.catalogue, content_matrix(loaded.catalogue),
-        )  # fmt: skip
-        booster = xgb.Booster(model_file=next(bundle.glob("ranker/*/1/xgboost.ubj")))
-        booster.set_param({"nthread": 1})
-        codes = {user: n for n, user in enumerate(loaded.user_ids)}
-        strangers = iter(range(len(codes), len(codes) + len(truth.user_ids)))
-        code = np.array([codes[u] if u in codes else next(strangers) for u in truth.user_ids.tolist()])
-        segment = np.full(len(codes) + len(truth.user_ids), -1, np.int32)
-        segment[: len(codes)] = loaded.segment
-        log = replace(loaded.log.positives, n_users=len(segment))
         world, _ = build_world(
             config.users, config.items, config.days, config.start_us, len(config.regions), config.list_size, None,
             config.seed,
@@ -145,7 +136,13 @@ class Served:
         for day in range(days):  # again as in training: the same seed gives the same days
             rows += len(living.live(day).columns()["item"])
             living.adapt(rows, day)
-        return Served(living, truth, opened, stage, booster, log, code, segment, state, days)
+        return Served(living, truth, *_loaded(folder / "bundle", folder / "shop", truth), state, days)
+
+    def renew(self, bundle: Path, shop: Path) -> None:
+        """Go on with a bundle that has learned from `shop`, which knows all that was logged so far."""
+        loaded = _loaded(bundle, shop, self.truth)
+        self.bundle, self.stage, self.booster, self.log, self.code, self.segment = loaded
+        self._let_die()
 
     def fork(self, state: Path, drift: Drift | None, fault: Fault) -> Served:
         """The same shop from here on in another world: tastes, prices or traffic that drift, or a fault."""
@@ -159,11 +156,14 @@ class Served:
         other.__dict__.update({k: copy.deepcopy(v) for k, v in self.shop.__dict__.items() if k not in kept})
         made = Served(other, self.truth, self.bundle, self.stage, self.booster, self.log, self.code, self.segment,
                       state, self.day, fault)  # fmt: skip
-        if fault.dead:
-            retriever = self.stage.retriever
-            sources = [_Dead(s.name) if s.name == fault.dead else s for s in retriever.sources]
-            made.stage = replace(self.stage, retriever=replace(retriever, sources=sources))
+        made._let_die()
         return made
+
+    def _let_die(self) -> None:
+        if self.fault.dead:
+            retriever = self.stage.retriever
+            sources = [_Dead(s.name) if s.name == self.fault.dead else s for s in retriever.sources]
+            self.stage = replace(self.stage, retriever=replace(retriever, sources=sources))
 
     def live(self) -> str:
         """Live a day by the bundle's lists; returns it, ISO."""
@@ -284,6 +284,23 @@ class Served:
                  for f in fields(old) if not f.name.startswith("n_")}  # fmt: skip
         order = np.lexsort((np.arange(len(whole["user"])), whole["time"], whole["user"]))
         self.log = Log(**{k: v[order] for k, v in whole.items()}, n_users=old.n_users, n_items=old.n_items)
+
+
+def _loaded(bundle: Path, shop: Path, truth: Truth) -> tuple[Bundle, Stage, xgb.Booster, Log, np.ndarray, np.ndarray]:
+    """The bundle, what answers requests by it, the interest shown so far, code and segment of the simulated people."""
+    opened, loaded = Bundle.open(bundle, contents=False), Shop.load(shop)
+    stage = Stage(
+        opened.as_of, Retriever.load(bundle / "retrieval"),
+        snapshots(loaded.log, loaded.catalogue, [opened.as_of]), loaded.catalogue, content_matrix(loaded.catalogue),
+    )  # fmt: skip
+    booster = xgb.Booster(model_file=next(bundle.glob("ranker/*/1/xgboost.ubj")))
+    booster.set_param({"nthread": 1})
+    codes = {user: n for n, user in enumerate(loaded.user_ids)}
+    strangers = iter(range(len(codes), len(codes) + len(truth.user_ids)))
+    code = np.array([codes[u] if u in codes else next(strangers) for u in truth.user_ids.tolist()])
+    segment = np.full(len(codes) + len(truth.user_ids), -1, np.int32)
+    segment[: len(codes)] = loaded.segment
+    return opened, stage, booster, replace(loaded.log.positives, n_users=len(segment)), code, segment
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
