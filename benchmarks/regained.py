@@ -23,11 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from benchmarks.known_key import known_key
 
 from benchmarks.drifts import BEFORE, EVENTS, TRAINED, World, check, worlds
 from benchmarks.loop_shop import worth
 from benchmarks.served_shop import Served, learned, train
+from longtail.benchmark import known_key
 from longtail.datasets.importing import import_shop
 from longtail.datasets.simulator import SimulatorConfig
 from longtail.monitoring.history import History
