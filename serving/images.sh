@@ -52,7 +52,7 @@ for image in "${images[@]}"; do
     full=$tag-gpu; arguments+=(--build-arg DEVICE=gpu)
   fi
   echo "longtail-$name:$full"
-  # Stage by stage, because a build keeps the containers of all its steps to its end: so a disk holds one layer three times at most.
+  # Stage by stage, because a build keeps the containers of all its steps to its end, and a disk would hold them all at once.
   for stage in $(sed -n 's/^FROM .* AS //p' "$file") ''; do
     goal=(--tag "localhost/longtail-$name:$full")
     [ -z "$stage" ] || goal=(--target "$stage")
