@@ -1,9 +1,9 @@
 """Reader for what the servers wrote themselves: the collector's sealed events and the recommender's impression log.
 
 The state folder holds `events/date=*/part-*.parquet` and `impressions/date=*/part-*.parquet`, one of them at least, and
-`exposures/` where experiments ran, which become a file of the shop. A
-shown list becomes one `impression` event for each place, with position, propensity and request id: what joins a click
-to what was on show, and how likely it was to be shown. Ids in both logs are pseudonyms of one key already.
+`exposures/` where experiments ran, which become a file of the shop. A shown list becomes one `impression` event for
+each place, with position, propensity and request id: what joins a click to what was on show, and how likely it was to
+be shown. Ids in these logs are pseudonyms of one key already.
 """
 
 from __future__ import annotations

@@ -69,9 +69,7 @@ class UnitLog:
         Its columns: unit, variant, first (time), entered (day of the window), surface, device, region, crossed (met
         several variants). Without `variants` everybody who saw a list is one variant: what a plan counts with.
         """
-        where = f"time >= {window.start} AND time < {window.end}"
-        if surfaces:
-            where += f" AND surface IN ({', '.join(text(s) for s in surfaces)})"
+        where = _seen(window, surfaces)
         variant = "'all'"
         if variants is None:
             where += " AND NOT exposure"
@@ -87,7 +85,7 @@ class UnitLog:
             SELECT unit, {variant} AS variant, min(time) AS first, {crossed} AS crossed,
                 (min(time) - {window.start}) // {DAY_US} AS entered,
                 arg_min(surface, time) AS surface, arg_min(device, time) AS device, arg_min(region, time) AS region
-            FROM met WHERE unit IS NOT NULL AND {where} GROUP BY unit
+            FROM met WHERE {where} GROUP BY unit
         """)
 
     def held_out(self, window: Window, share: float, others: str) -> None:
@@ -129,11 +127,8 @@ class UnitLog:
     def credits(self, window: Window, kind: str, surfaces: Sequence[str] = ()) -> tuple[int, float, float]:
         """What a duel would have had to credit: units that saw a list, and events of `kind` on these lists' items; and
         the variance of one ranker's lead in them, had each two places been a round that a coin gave to two rankers."""
-        where = f"unit IS NOT NULL AND time >= {window.start} AND time < {window.end}"
-        if surfaces:
-            where += f" AND surface IN ({', '.join(text(s) for s in surfaces)})"
         units, events, variance = self.con.execute(f"""
-            WITH places AS (SELECT * FROM placed WHERE {where}),
+            WITH places AS (SELECT * FROM placed WHERE {_seen(window, surfaces)}),
             rounds AS (
                 SELECT count(*)::DOUBLE AS n, sum(CASE WHEN place % 2 = 1 THEN -1.0 ELSE 1.0 END) AS lead
                 FROM did JOIN places ON did.request = places.request AND did.item = places.item
@@ -229,6 +224,12 @@ def _shop(con: duckdb.DuckDBPyConnection, events: Path, unit: str) -> bool:
         FROM {log} WHERE event_type = 'impression'
     """)
     return "variant" in columns or bool(logged)
+
+
+def _seen(window: Window, surfaces: Sequence[str]) -> str:
+    """What a unit saw in the window on these surfaces, on any where none is named."""
+    where = f"unit IS NOT NULL AND time >= {window.start} AND time < {window.end}"
+    return where + (f" AND surface IN ({', '.join(text(s) for s in surfaces)})" if surfaces else "")
 
 
 def _exposures(files: Sequence[Path], unit: str) -> str:
