@@ -35,12 +35,13 @@ from longtail.training import TrainingConfig
 
 PLACES, LISTS_A_FILE = 8, 1000  # as the servers write them
 CHECK = """
-import json, resource, sys, time
+import json, sys, time
+from benchmarks.analysis_size import peak_mb
 from longtail.monitoring.run import monitor
 began, cpu = time.monotonic(), time.process_time()
 signals = monitor(sys.argv[1], sys.argv[2], sys.argv[3], [sys.argv[4]], now=2**60)
 told = {"seconds": time.monotonic() - began, "processor_seconds": time.process_time() - cpu}
-told["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+told["rss_mb"] = peak_mb()
 told["verdicts"] = len(signals)
 told["fired"] = sorted({s.name for s in signals if s.fired})
 told["unmeasured"] = sorted({s.name for s in signals if s.value != s.value})

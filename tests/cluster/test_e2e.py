@@ -198,6 +198,13 @@ def test_servers_run_as_nobody_in_particular_and_can_write_nothing_but_their_fol
         assert told.splitlines()[0] == "65532" and "Read-only file system" in told and told.endswith("written\n")
 
 
+def test_images_of_servers_stay_under_a_gigabyte(installed: Shop):
+    for part in OURS:
+        words = ["exec", "-n", NAMESPACE, installed.pods(part)[0]["metadata"]["name"], "--", "sh", "-c"]
+        told = installed.cluster.kubectl(*words, "du --summarize --one-file-system --bytes / 2>/dev/null | cut -f1")
+        assert 100_000_000 < int(told) < 1_000_000_000, part
+
+
 def test_a_bundle_is_swapped_under_load_and_no_request_fails(installed: Shop):
     def swap() -> None:
         before = {p["metadata"]["uid"] for p in installed.pods()}
