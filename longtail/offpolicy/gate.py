@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,11 @@ def judge(log: Replayed, margin: float = 0.05, level: float = 0.95) -> Verdict:
     champion, challenger, lead = values
     spread = overlap(log.weight, log.shown, float(log.unsupported.mean()), log.looked)
     spare = estimate(difference(other, Score((1 - margin) * own.value, (1 - margin) * own.influence)), log.user, level)
+    counted = "clicks by what their items bring" if log.by_worth else "clicks"
     text = (
         f"the challenger would earn {challenger.value:.4f} a list against {champion.value:.4f}, a difference of "
-        f"{lead.value:+.4f} ({level:.0%} interval {lead.low:+.4f} to {lead.high:+.4f}; {spread.lists} lists, "
-        f"{spread.effective:.0f} effective)"
+        f"{lead.value:+.4f} in {counted} ({level:.0%} interval {lead.low:+.4f} to {lead.high:+.4f}; "
+        f"{spread.lists} lists, {spread.effective:.0f} effective)"
     )
     passed = False
     if spread.effective < EFFECTIVE or spread.unsupported > UNSUPPORTED:
@@ -69,18 +71,18 @@ def judge(log: Replayed, margin: float = 0.05, level: float = 0.95) -> Verdict:
 
 def judge_bundles(
     impressions: Path, shop: Path, champion: Path, challenger: Path, margin: float = 0.05, seed: int = 0,
-    served: Path | None = None,
+    served: Path | None = None, objective: str | Mapping[Any, float] = "clicks",
 ) -> dict[str, Any]:  # fmt: skip
     """`judge` two bundle folders on an impression log and the imported shop that holds its clicks, as plain data.
 
     Both go by the champion's surfaces, or by the file `served` where the log was not made by those. A log that cannot
-    be judged at all holds the challenger back, and `reason` says why.
+    be judged at all holds the challenger back, and `reason` says why. Clicks count by the `objective`, see `replay`.
     """
     outcomes, why = Outcomes.load(shop), ""
     for surfaces in [surfaces_of(champion), *([Surfaces.load(served)] if served else [])]:
         policies = Policy.open(champion, surfaces), Policy.open(challenger, surfaces)
         try:
-            return asdict(judge(replay(impressions, outcomes, *policies, seed=seed), margin))
+            return asdict(judge(replay(impressions, outcomes, *policies, seed=seed, objective=objective), margin))
         except InvalidInput as error:
             why = why or str(error)
     return {"passed": False, "reason": why}

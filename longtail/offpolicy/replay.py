@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,7 +16,7 @@ from longtail.errors import InvalidInput
 from longtail.events import Log
 from longtail.offpolicy import slates
 from longtail.offpolicy.policy import Policy, comparable, past_of, why_not
-from longtail.offpolicy.rewards import Outcomes
+from longtail.offpolicy.rewards import Outcomes, worth_of_clicks
 from longtail.offpolicy.shelf import Shelf
 from longtail.ranking.propensity import examination
 from longtail.schema import EVENT_CODE
@@ -26,9 +28,10 @@ NOT_REPRODUCED = "that the bundle's own ranker and rules would have made otherwi
 class Replayed:
     """N lists of at most K places; what a list lacks is 0.
 
-    `user` int [N]; `shown` bool, `reward` and `weight` float64 [N, K]: weights by `slates.position_based`, with the
-    `looked` float64 [K] that the log teaches. `unsupported` float64 [N]: the share of the looks at the challenger's
-    list that go to what the champion could not have shown. `skipped`: lists that say nothing, by reason.
+    `user` int [N]; `shown` bool, `reward` and `weight` float64 [N, K]: clicks, counted by what they are worth where
+    `by_worth`, and weights by `slates.position_based`, with the `looked` float64 [K] that the log teaches.
+    `unsupported` float64 [N]: the share of the looks at the challenger's list that go to what the champion could not
+    have shown. `skipped`: lists that say nothing, by reason.
     """
 
     user: np.ndarray
@@ -38,13 +41,16 @@ class Replayed:
     looked: np.ndarray
     unsupported: np.ndarray
     skipped: dict[str, int]
+    by_worth: bool = False
 
 
 def replay(
     impressions: Path, outcomes: Outcomes, champion: Policy, challenger: Policy, lists: int = 5000, paths: int = 32,
-    seed: int = 0,
+    seed: int = 0, objective: str | Mapping[Any, float] = "clicks",
 ) -> Replayed:  # fmt: skip
     """Re-rank what was logged, for at most `lists` lists of `champion`, drawn evenly.
+
+    A click counts what `worth_of_clicks` says under the `objective` of the training, by the champion's catalogue.
 
     A list counts only when the champion's own ranker and rules give every place of it the chance that was logged: else
     something that the log does not hold decided (an age that the request named, rules that were changed since), and no
@@ -60,6 +66,11 @@ def replay(
     rows: list[Impression] = []
     chances: list[tuple[np.ndarray, np.ndarray]] = []
     totals: list[tuple[np.ndarray, np.ndarray]] = []
+    rewards: list[np.ndarray] = []
+    worth = {
+        name: worth_of_clicks(champion.surfaces[name], objective, champion.bundle.catalogue)
+        for name in champion.surfaces
+    }
     for row, features in each_impression(impressions):
         if row.request_id not in chosen and row.model_version == champion.bundle.version:
             continue
@@ -71,13 +82,21 @@ def replay(
         rows.append(row)
         chances.append(found[:2])
         totals.append(found[2:])
+        rewards.append(_earned(row, outcomes, worth[row.surface], champion))
     if not rows:
         why = "; ".join(f"{count} {reason}" for reason, count in skipped.items()) or "the log is empty"
         raise InvalidInput(
             f"no list in {impressions} can be judged: {why}. Serve with `--impression-features candidates` "
             "and `exploration` above 0"
         )
-    return _joined(rows, chances, totals, outcomes, skipped)
+    by_worth = any(worth[row.surface] is not None for row in rows)
+    return _joined(rows, chances, totals, rewards, skipped, by_worth)
+
+
+def _earned(row: Impression, outcomes: Outcomes, worth: np.ndarray | None, champion: Policy) -> np.ndarray:
+    """float64 [k]: what each item of a list of the champion earned."""
+    hit = outcomes.of(row)
+    return hit if worth is None else hit * worth[champion.bundle.codes.find(row.items)]
 
 
 def _draw(impressions: Path, version: str, lists: int, rng: np.random.Generator) -> set[str]:
@@ -124,17 +143,18 @@ def _rows(marginal: np.ndarray, shelf: Shelf, policy: Policy, ids: list[str]) ->
 
 def _joined(
     rows: list[Impression], chances: list[tuple[np.ndarray, np.ndarray]], totals: list[tuple[np.ndarray, np.ndarray]],
-    outcomes: Outcomes, skipped: Counter[str],
+    rewards: list[np.ndarray], skipped: Counter[str], by_worth: bool,
 ) -> Replayed:  # fmt: skip
     n, places = len(rows), max(max(ours.shape) for ours, _ in chances)
     shown = np.zeros((n, places), bool)
     reward = np.zeros((n, places))
     logged, target = np.zeros((n, places, places)), np.zeros((n, places, places))
     everything = np.zeros((2, n, places))
-    for b, (row, (ours, theirs), (all_of_it, possible)) in enumerate(zip(rows, chances, totals, strict=True)):
+    lists = zip(rewards, chances, totals, strict=True)
+    for b, (earned, (ours, theirs), (all_of_it, possible)) in enumerate(lists):
         made = len(ours)
         shown[b, :made] = True
-        reward[b, :made] = outcomes.of(row)[:made]
+        reward[b, :made] = earned[:made]
         logged[b, :made, : ours.shape[1]] = ours
         target[b, :made, : theirs.shape[1]] = theirs
         everything[0, b, : len(all_of_it)], everything[1, b, : len(possible)] = all_of_it, possible
@@ -144,7 +164,7 @@ def _joined(
     weight = slates.position_based(target, logged, shown, looked)
     return Replayed(
         np.unique(people, return_inverse=True)[1], shown, reward, weight, looked,
-        1 - np.divide(possible, looks, out=np.zeros(n), where=looks > 0), dict(skipped),
+        1 - np.divide(possible, looks, out=np.zeros(n), where=looks > 0), dict(skipped), by_worth,
     )  # fmt: skip
 
 

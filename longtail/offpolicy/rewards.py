@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -12,46 +13,62 @@ import pyarrow.parquet as pq
 
 from longtail.engine.impressions import Impression
 from longtail.errors import InvalidInput
+from longtail.events import Catalogue
+from longtail.ranking.objective import item_worth
+from longtail.surfaces import BoundSurface
 
-Reward = Literal["clicks", "conversion", "revenue"]
-KINDS = {"clicks": ("click", "add_to_cart", "purchase"), "conversion": ("purchase",), "revenue": ("purchase",)}
+KINDS = ("click", "add_to_cart", "purchase")
+LEAST, MOST = 0.05, 20.0  # of a median item: as the ranker's gains are bounded, so that no item decides alone
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """`earned` by (request id, item id); `bought`: (person, item id, microseconds) of every purchase."""
+    """`clicked`: (request id, item id) of what was clicked, put into the cart or bought from a list; `bought`: (person,
+    item id, microseconds) of every purchase.
+    """
 
-    earned: dict[tuple[str, str], float]
+    clicked: set[tuple[str, str]]
     bought: set[tuple[str, str, int]]
 
     @staticmethod
-    def load(shop: Path, reward: Reward = "clicks") -> Outcomes:
+    def load(shop: Path) -> Outcomes:
         """Read `events.parquet` of an imported shop.
 
-        `clicks` is 1 for an item that was clicked (or put into the cart, or bought) from the list, `conversion` 1 for
-        one that was bought, `revenue` its money. Returns are not deducted: they come weeks later, without a request.
-
         Raises:
-            InvalidInput: there is no such file, or no such reward.
+            InvalidInput: there is no such file.
         """
         path = Path(shop) / "events.parquet"
         if not path.is_file():
             raise InvalidInput(
                 f"{path} does not exist: import what the servers wrote first (`longtail import collected`)"
             )
-        if reward not in get_args(Reward):
-            raise InvalidInput(f"reward: there is no {reward!r}, only {', '.join(get_args(Reward))}")
         columns = ["event_type", "request_id", "item_id", "user_id", "timestamp", "value"]
-        wanted = pc.field("event_type").isin(list({*KINDS[reward], "purchase"}))
-        events = pq.read_table(path, columns=columns, filters=wanted).to_pandas()
-        money = events["value"].fillna(0).to_numpy(np.float64)
-        bought = events[(events["event_type"] == "purchase") & (money >= 0)]
+        events = pq.read_table(path, columns=columns, filters=pc.field("event_type").isin(KINDS)).to_pandas()
+        events = events[~(events["value"] < 0)]  # what came back
+        bought = events[events["event_type"] == "purchase"]
         times = bought["timestamp"].astype("datetime64[us, UTC]").astype("int64")
-        of_lists = events[events["event_type"].isin(KINDS[reward]) & events["request_id"].notna() & (money >= 0)]
-        by_item = of_lists.groupby(["request_id", "item_id"], observed=True)["value"].sum()
-        earned = {key: float(value) if reward == "revenue" else 1.0 for key, value in by_item.items()}
-        return Outcomes(earned, set(zip(bought["user_id"], bought["item_id"], times, strict=True)))
+        of_lists = events[events["request_id"].notna()]
+        return Outcomes(
+            set(zip(of_lists["request_id"], of_lists["item_id"], strict=True)),
+            set(zip(bought["user_id"], bought["item_id"], times, strict=True)),
+        )
 
     def of(self, row: Impression) -> np.ndarray:
-        """float64 [k]: what each item of a shown list earned."""
-        return np.array([self.earned.get((row.request_id, item), 0.0) for item in row.items])
+        """float64 [k]: 1 for each item of a shown list that was clicked."""
+        return np.array([(row.request_id, item) in self.clicked for item in row.items], np.float64)
+
+
+def worth_of_clicks(
+    surface: BoundSurface, objective: str | Mapping[Any, float], catalogue: Catalogue
+) -> np.ndarray | None:
+    """What a click on each item counts, 1 for the median item: float64 [I], None where all count the same.
+
+    It is what the item brings under the surface's own objective where that is one of money, as its lists are tilted to
+    it, else under the training's `objective`. Purchases themselves are not counted: too few come from lists to tell a
+    margin of some per cent.
+    """
+    tilt = surface.rules.tilt
+    worth = item_worth(objective, catalogue.price, catalogue.margin, catalogue.return_rate)
+    if tilt is not None:
+        worth = np.exp(tilt.astype(np.float64))
+    return None if worth is None else worth.clip(LEAST, MOST)

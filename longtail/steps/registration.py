@@ -61,6 +61,7 @@ def off_policy(
                 margin,
                 config.seed,
                 Path(surfaces) if surfaces else None,
+                config.objective,
             )
     with fresh(out) as folder:
         (folder / VERDICT).write_text(json.dumps(verdict, indent=1))

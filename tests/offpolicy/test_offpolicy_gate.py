@@ -16,7 +16,7 @@ from longtail.errors import InvalidInput
 from longtail.offpolicy.gate import judge, judge_bundles
 from longtail.offpolicy.policy import Policy
 from longtail.offpolicy.replay import NOT_REPRODUCED, replay
-from longtail.offpolicy.rewards import Outcomes
+from longtail.offpolicy.rewards import Outcomes, worth_of_clicks
 from longtail.surfaces import Surfaces
 from tests.engine.in_process import PATIENT, ask, engine_of, parts_of
 from tests.serving import small_bundle
@@ -171,17 +171,37 @@ def test_a_challenger_with_other_sources_cannot_be_compared(made, log):
         replay(*log, champion, replace(challenger, bundle=bundle))
 
 
-def test_rewards_are_clicks_purchases_or_money(tmp_path):
+def test_what_came_of_lists_is_read_from_events(tmp_path):
     rows = [("r1", "a", "click", np.nan), ("r1", "a", "purchase", 5.0), ("r1", "b", "click", np.nan),
-            ("r2", "a", "purchase", -5.0), (None, "c", "purchase", 7.0)]  # fmt: skip
+            ("r2", "a", "purchase", -5.0), (None, "c", "purchase", 7.0), ("r3", "d", "view", np.nan)]  # fmt: skip
     frame = pd.DataFrame(rows, columns=["request_id", "item_id", "event_type", "value"])
     frame = frame.assign(user_id="u", timestamp=pd.Timestamp(3, unit="us", tz="UTC"))
     frame.to_parquet(tmp_path / "events.parquet")
-    found = {name: Outcomes.load(tmp_path, name).earned for name in ("clicks", "conversion", "revenue")}
-    assert found["clicks"] == {("r1", "a"): 1.0, ("r1", "b"): 1.0}
-    assert found["conversion"] == {("r1", "a"): 1.0} and found["revenue"] == {("r1", "a"): 5.0}
-    assert Outcomes.load(tmp_path).bought == {("u", "a", 3), ("u", "c", 3)}
-    with pytest.raises(InvalidInput, match="only clicks, conversion, revenue"):
-        Outcomes.load(tmp_path, "joy")
+    found = Outcomes.load(tmp_path)
+    assert found.clicked == {("r1", "a"), ("r1", "b")}
+    assert found.bought == {("u", "a", 3), ("u", "c", 3)}
     with pytest.raises(InvalidInput, match="import"):
         Outcomes.load(tmp_path / "nowhere")
+
+
+def test_clicks_count_what_their_items_bring_where_lists_are_for_money(made, log):
+    champion, _ = policies(made, "champion")
+    price = champion.bundle.catalogue.price
+    kept = Surfaces.parse(RULES.replace("{k: 4}", "{k: 4, objective: {goal: revenue, weight: 0.5}}")).bind(
+        champion.bundle.catalogue, champion.bundle.sources
+    )
+    homepage = made.surfaces.bind(champion.bundle.catalogue, champion.bundle.sources)["homepage"]
+    assert worth_of_clicks(homepage, "conversion", champion.bundle.catalogue) is None
+    brings = price / np.median(price[price > 0])
+    found = worth_of_clicks(homepage, "revenue", champion.bundle.catalogue)
+    assert np.allclose(found, brings.clip(0.05, 20))
+    tilted = worth_of_clicks(kept["homepage"], "margin", champion.bundle.catalogue)  # its own objective comes first
+    assert np.allclose(tilted, np.sqrt(brings).clip(0.05, 20), rtol=1e-5)
+
+    plain = replay(*log, *policies(made, "contrary"), lists=200, paths=4)
+    money = replay(*log, *policies(made, "contrary"), lists=200, paths=4, objective="revenue")
+    hit = plain.reward > 0
+    assert np.array_equal(hit, money.reward > 0) and not np.allclose(money.reward[hit], 1)
+    assert money.reward[hit].min() >= brings.min().clip(0.05) and money.by_worth and not plain.by_worth
+    assert np.allclose(money.weight, plain.weight)  # what is looked at does not depend on money
+    assert "in clicks by what their items bring" in judge(money, margin=0.9).reason
