@@ -30,7 +30,7 @@ class Metric(BaseModel):
     `event` is what counts, `of` what is summed: the number of events (`count`), their money (`value`, returns are
     negative), whether there was one (`any`), the money that went back (`returned`), or visits (`sessions`, with
     `event: any`). `per: unit` is a mean over units; anything else a ratio of sums (delta method). `winsorise`: a unit's
-    sum counts at most as much as this quantile of all units' sums.
+    sum counts at most as much as this quantile of all units' sums, where that is above 0.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -159,7 +159,8 @@ class MetricSums:
             f"SELECT quantile_cont(coalesce(x, 0), {self._metric.winsorise}) FROM units LEFT JOIN "
             f"(SELECT unit, sum({self._x}) AS x FROM {table} GROUP BY unit) USING (unit) WHERE NOT crossed"
         ).fetchone()
-        return float(found[0]) if found and found[0] is not None else np.inf
+        # Where hardly anybody buys, that quantile is 0: it would take all there is away.
+        return float(found[0]) if found and found[0] is not None and found[0] > 0 else np.inf
 
 
 def make_ages(log: UnitLog, window: Window, metric: Metric) -> None:

@@ -41,7 +41,7 @@ def judge(log: Replayed, margin: float = 0.05, level: float = 0.95) -> Verdict:
     The champion's value is what its lists earned; the challenger's is self-normalised IPS by the position-based model.
     It passes when the lower bound of challenger - (1 - margin) x champion, paired list by list, is above 0. A log that
     is too unlike the challenger to tell does not let it pass either: an interval from a handful of weights is narrow
-    when none of them earned anything.
+    when none of them earned anything; nor does a log whose lists earned nothing at all.
     """
     own = ips(log.reward, log.shown.astype(np.float64))
     other = self_normalised(log.reward, log.weight, log.shown, looked=log.looked)
@@ -61,6 +61,11 @@ def judge(log: Replayed, margin: float = 0.05, level: float = 0.95) -> Verdict:
             f"the log cannot tell: {spread.effective:.0f} effective lists of at least {EFFECTIVE:.0f}, "
             f"{spread.unsupported:.0%} of the looks go to what the champion could not have shown, of at most "
             f"{UNSUPPORTED:.0%}; log more lists, or explore more"
+        )
+    elif not log.reward.any():
+        reason = (
+            f"the log cannot tell: nothing came of its {spread.lists} lists; see whether the shop holds the events of "
+            "those days, with the request ids of their lists"
         )
     elif spare.low < 0:
         reason = f"{text}: it may be worse by more than the margin of {margin:.0%}"

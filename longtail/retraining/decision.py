@@ -15,13 +15,15 @@ Kept = Literal["", "quiet", "held", "cooldown", "budget"]
 
 @dataclass(frozen=True)
 class Past:
-    """A run there was: `day` the newest day of its evidence, `started` seconds since 1970, `seconds` it took so far."""
+    """A run there was: `day` the newest day of its evidence, `started` seconds since 1970, `seconds` it took so far;
+    `about` the (check, part) that asked for it."""
 
     action: Action
     day: str
     started: float
     seconds: float
     failed: bool
+    about: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ class Decision:
 def decide(policy: Policy, signals: Sequence[Signal], past: Sequence[Past], now: float) -> Decision:
     """The largest action that a confirmed rule asks for, unless the data is bad, it is too early, or all is spent.
 
-    Days that an earlier run has answered are no evidence for another one; a run answers what asks for its size or less.
-    A failed run answers nothing, but it costs the cooldown: twice as long after each further failure.
+    Days that an earlier run has answered are no evidence for another one; a run answers what asks for its size or less,
+    an alert only what it told of. A failed run answers nothing, but it costs the cooldown: twice as long after each further failure.
     """
     day = max((s.day for s in signals), default="")
-    triggers = [t for rule in policy.rules for t in confirmed(rule, signals, answered(rule.do, past))]
+    triggers = [t for rule in policy.rules for t in confirmed(rule, signals, past)]
     if not triggers:
         return Decision(None, (), day, "nothing fired on enough days", "quiet")
     largest = max(triggers, key=lambda t: ACTIONS.index(t.action)).action
@@ -82,26 +84,29 @@ def decide(policy: Policy, signals: Sequence[Signal], past: Sequence[Past], now:
     return Decision(largest, chosen, day, told)
 
 
-def confirmed(rule: Rule, signals: Sequence[Signal], after: str) -> list[Trigger]:
-    """The checks of a rule, by what they are about, that fired on enough of the newest days, all later than `after`."""
-    by_part: dict[tuple[str, str], list[Signal]] = {}
+def confirmed(rule: Rule, signals: Sequence[Signal], past: Sequence[Past]) -> list[Trigger]:
+    """The checks of a rule, by what they are about, that fired on enough of the newest checked days and on the newest
+    of them, none of which a run has answered."""
+    days = sorted({s.day for s in signals})[-rule.confirm.of :]
+    by_part: dict[tuple[str, str], dict[str, Signal]] = {}
     for signal in signals:
         if rule.concerns(signal):
-            by_part.setdefault((signal.name, signal.part), []).append(signal)
+            by_part.setdefault((signal.name, signal.part), {})[signal.day] = signal
     found = []
-    for (name, part), of_part in sorted(by_part.items()):
-        newest = sorted(of_part, key=lambda s: s.day)[-rule.confirm.of :]
-        fired = [s for s in newest if s.fired and s.day > after]
-        # One that has calmed down by itself on the newest day asks for nothing.
-        if len(fired) >= rule.confirm.days and newest[-1].fired:
+    for (name, part), by_day in sorted(by_part.items()):
+        after = answered(rule.do, (name, part), past)
+        fired = [by_day[day] for day in days if day in by_day and by_day[day].fired and day > after]
+        # One that has calmed down by itself, or is measured no more, on the newest day asks for nothing.
+        newest = by_day.get(days[-1])
+        if len(fired) >= rule.confirm.days and newest is not None and newest.fired:
             found.append(Trigger(name, part, rule.do, tuple(s.day for s in fired), fired[-1].reason))
     return found
 
 
-def answered(action: Action, past: Sequence[Past]) -> str:
-    """The newest day of evidence that a run has answered which did at least this."""
+def answered(action: Action, about: tuple[str, str], past: Sequence[Past]) -> str:
+    """The newest day of evidence that a run has answered which did at least this; an alert answers what it told of."""
     if action == "alert":
-        return max((p.day for p in past if p.action == "alert"), default="")
+        return max((p.day for p in past if p.action == "alert" and about in p.about), default="")
     size = ACTIONS.index(action)
     return max((p.day for p in past if ACTIONS.index(p.action) >= size and not p.failed), default="")
 

@@ -156,7 +156,8 @@ class Ledger:
         for run in self.runs():
             if run.action in known and run.state != "kept":
                 began, failed = run.started_at or run.decided_at, run.state in ("failed", "lost")
-                found.append(Past(known[run.action], run.day, began, _seconds(run, now), failed))
+                about = frozenset((t["check"], t["part"]) for t in run.triggers)
+                found.append(Past(known[run.action], run.day, began, _seconds(run, now), failed, about))
         return found
 
     @staticmethod

@@ -93,6 +93,15 @@ def test_the_servers_own_files_give_the_same_figures(lifted, tmp_path):
         assert (a.metric, a.lift.value, a.p) == (b.metric, pytest.approx(b.lift.value), pytest.approx(b.p))
 
 
+def test_money_of_a_few_buyers_is_not_cut_away(lifted, tmp_path):
+    events = lifted[0]
+    bought = events[events["event_type"] == "purchase"]
+    few = bought["user"].drop_duplicates().iloc[:8]  # of a thousand: the 99th percentile of all is 0
+    folder = write_shop(tmp_path, events.drop(bought.index[~bought["user"].isin(few)]))
+    line = analyse(experiment(), folder, END).line("revenue", "new")
+    assert line.treatment + line.control > 0
+
+
 def test_an_effect_ships_and_none_does_not(lifted, tmp_path):
     decision = decide(analyse(experiment(), lifted[1], END))
     assert decision.outcome == "ship" and decision.sentence.startswith("Ship new: revenue +")

@@ -150,6 +150,11 @@ def test_a_log_of_a_shop_that_does_not_explore_cannot_tell(made, log):
     assert not found.passed and "the log cannot tell" in found.reason and found.overlap.unsupported > 0.3
 
 
+def test_a_log_that_nothing_came_of_cannot_tell(made, log):
+    found = judge(replay(log[0], Outcomes({}, set()), *policies(made, "contrary"), lists=300, paths=2))
+    assert not found.passed and "nothing came of its 300 lists" in found.reason
+
+
 def test_lists_that_cannot_be_judged_are_counted_by_reason(made, log):
     engine = engine_of(parts_of(made.bundles["champion"], made.state / "shown"), candidates=25, **PATIENT)
     engine.surfaces = made.surfaces.bind(engine.bundle.catalogue, engine.bundle.sources)

@@ -83,8 +83,24 @@ def test_bad_data_is_told_and_never_trained_on():
     assert "the data of 2024-03-05 is bad: bot_traffic" in found.reason
     only = decide(policy(), [signal("bot_traffic", 5)], [], 0)
     assert only.action == "alert"
-    told = [Past("alert", day(5), 0, 0, False)]
+    told = [Past("alert", day(5), 0, 0, False, frozenset({("bot_traffic", "")}))]
     assert decide(policy(), [signal("bot_traffic", 5)], told, 1).kept == "quiet"
+
+
+def test_an_alert_about_one_thing_leaves_the_evidence_of_another():
+    rules = RULES.replace("when: bot_traffic,", "when: model_age,").replace("do: incremental", "do: alert")
+    signals = [signal("model_age", n) for n in (4, 5)] + drift(4, 5)
+    told = [Past("alert", day(4), 0, 0, False, frozenset({("model_age", "")}))]
+    found = decide(policy(rules), signals, told, 1)
+    assert {(t.check, t.days) for t in found.triggers} == {
+        ("model_age", (day(5),)),
+        ("feature_drift", (day(4), day(5))),
+    }
+
+
+def test_what_is_measured_no_more_asks_for_nothing():
+    gone = drift(1, 2, 3)  # a feature of a bundle that is gone
+    assert decide(policy(), [*gone, *(signal("index_age", n, False) for n in range(1, 9))], [], 0).kept == "quiet"
 
 
 def test_a_rule_may_ask_for_severity_and_part():
