@@ -14,6 +14,7 @@ from longtail.cli.serving import (
     StateOption,
     UrlOption,
     not_taken_over,
+    putting_back,
     taken_over,
     traffic_of,
 )
@@ -71,8 +72,13 @@ def start(
         )
     about = {"experiment": experiment.name, "bundles": bundles, "allocation": experiment.allocation}
     with AuditLog.of(state).recording("experiment_start", about):
-        _put(deployment.running(experiment.name, placed, holdout), state, into, url, timeout_s)
+        # The record comes first: what runs without one could not be stopped.
         running.save(folder, running.begun(experiment.name, placed, experiment.allocation, now), file)
+        try:
+            _put(deployment.running(experiment.name, placed, holdout), deployment, state, into, url, timeout_s)
+        except BaseException:
+            running.forget(folder)
+            raise
     typer.echo(_told(experiment.name, experiment.allocation, experiment))
 
 
@@ -96,7 +102,7 @@ def ramp(
         raise InvalidInput(f"{into or state / DEPLOYMENT} does not have {name}: stop it, and start another experiment")
     placed = running.ramped(name, allocation, deployment.experiments)
     with AuditLog.of(state).recording("experiment_ramp", {"experiment": name, "allocation": allocation}):
-        _put(deployment.running(name, placed, deployment.holdout), state, into, url, timeout_s)
+        _put(deployment.running(name, placed, deployment.holdout), deployment, state, into, url, timeout_s)
         running.save(folder, record.ramped(placed, allocation, running.utc_now()))
     typer.echo(_told(name, allocation, experiment))
 
@@ -122,7 +128,7 @@ def stop(
     about = {"experiment": name, "shipped": shipped, "bundle": bundle}
     with AuditLog.of(state).recording("experiment_stop", about):
         if placed is not None:
-            _put(deployment.without(name).serving(bundle), state, into, url, timeout_s)
+            _put(deployment.without(name).serving(bundle), deployment, state, into, url, timeout_s)
         running.save(folder, record)
     typer.echo(f"{name} has ended; {shipped or 'what served beside it'} serves everybody")
 
@@ -178,22 +184,15 @@ def _deployment(state: Path, into: Path | None = None) -> "Deployment":
     return Deployment.load(file)
 
 
-def _put(new: "Deployment", state: Path, into: Path | None, url: str, timeout_s: float) -> None:
-    """Hand a deployment to the servers and wait; where they refuse, the file is put back as it was."""
-    from longtail.engine.deployment import DEPLOYMENT, Deployment
+def _put(new: "Deployment", before: "Deployment", state: Path, into: Path | None, url: str, timeout_s: float) -> None:
+    """Hand a deployment to the servers and wait; where they refuse, the file is put back as it was `before`."""
+    from longtail.engine.deployment import DEPLOYMENT
 
     if into is not None:
-        new.save(into)
+        new.replace(into, before)
         return
-
-    old, before = _deployment(state), serving(url)
-    new.save(state / DEPLOYMENT)
-    wanted = Deployment.load(state / DEPLOYMENT).fingerprint
-    try:
-        now = taken_over(url, lambda now: now["deployment"] == wanted, before, timeout_s)
-    except InvalidInput:
-        old.save(state / DEPLOYMENT)
-        raise
-    if now is None:
-        old.save(state / DEPLOYMENT)
-        raise not_taken_over(timeout_s, state)
+    served, file = serving(url), state / DEPLOYMENT
+    offered = new.replace(file, before)
+    with putting_back(offered, file, before):
+        if taken_over(url, lambda now: now["deployment"] == offered.fingerprint, served, timeout_s) is None:
+            raise not_taken_over(timeout_s, state)

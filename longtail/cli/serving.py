@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,8 @@ from longtail.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+
+    from longtail.engine.deployment import Deployment
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 KEY_VARIABLE = "LONGTAIL_PSEUDONYM_KEY"
@@ -163,17 +166,27 @@ def deploy(
     ).beside(served)
     wanted = {name: verify(variant.bundle).version for name, variant in deployment.variants.items()}
     with recorded(state, registry, {"champion": version, "challenger": challenger}, share=share if challenger else 0):
-        deployment.save(file)
-        now = taken_over(url, lambda now: _versions(now) == wanted, before, timeout_s)
-        if now is None:
-            served.save(file)
-            raise not_taken_over(timeout_s, state)
+        with putting_back(deployment.replace(file, served), file, served):
+            now = taken_over(url, lambda now: _versions(now) == wanted, before, timeout_s)
+            if now is None:
+                raise not_taken_over(timeout_s, state)
         for name, variant in now["variants"].items():
             typer.echo(f"{name} serves {variant['version']} to {variant['share']:.0%} of the people")
 
 
 def _versions(now: dict[str, Any]) -> dict[str, str]:
     return {name: variant["version"] for name, variant in now["variants"].items()}
+
+
+@contextmanager
+def putting_back(new: "Deployment", file: Path, before: "Deployment") -> Iterator[None]:
+    """Whatever goes wrong, the file says what it said `before` again, unless somebody else wrote it since `new`."""
+    try:
+        yield
+    except BaseException:
+        with suppress(InvalidInput):
+            before.replace(file, new)
+        raise
 
 
 def taken_over(
@@ -199,7 +212,7 @@ def taken_over(
 
 
 def not_taken_over(timeout_s: float, state: Path) -> Unavailable:
-    """What to say then; the file must have been put back."""
+    """What to say then; the file is put back."""
     return Unavailable(f"not taken over within {timeout_s:g} s, what served goes on: see the logs in {state}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -132,6 +133,20 @@ class Deployment(_Strict):
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+
+    def replace(self, path: Path | str, over: Deployment) -> Deployment:
+        """`save` over a file that still says `over`; what it says now.
+
+        Raises:
+            InvalidInput: somebody else changed it meanwhile, and what they wrote stays.
+        """
+        path = Path(path)
+        with path.with_name(f".{path.name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if Deployment.load(path).fingerprint != over.fingerprint:
+                raise InvalidInput(f"{path} was changed by somebody else meanwhile: run this again")
+            self.save(path)
+            return Deployment.load(path)
 
     @property
     def text(self) -> str:

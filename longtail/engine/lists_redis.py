@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from longtail.engine.lists import KEEP_S, Entry, StoredList
 from longtail.errors import Unavailable
+from longtail.features.live_redis import place_of
 
 TIMEOUT_S = 0.05
 WRITE_TIMEOUT_S = 2.0
@@ -25,7 +26,7 @@ class RedisLists:
     """A list store at a Redis address. Reads wait at most `timeout_s`, and each call asks anew."""
 
     def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        self.url, self.timeout_s = url, timeout_s
+        self.place, self.timeout_s = place_of(url), timeout_s
         # One retry, at once: a connection of before the server's restart fails first.
         self._redis = Redis.from_url(
             url, socket_connect_timeout=timeout_s, socket_timeout=WRITE_TIMEOUT_S, retry=Retry(NoBackoff(), 1),
@@ -37,7 +38,7 @@ class RedisLists:
         try:
             return None if raw is None else StoredList.from_bytes(raw)
         except (ValueError, TypeError) as error:
-            raise Unavailable(f"the list store {self.url} holds something else for {surface}: {error}") from error
+            raise Unavailable(f"the list store {self.place} holds something else for {surface}: {error}") from error
 
     async def put(self, lists: Sequence[Entry]) -> None:
         for start in range(0, len(lists), LISTS_A_CALL):
@@ -59,7 +60,7 @@ class RedisLists:
                 return await answer
         except (RedisError, OSError, TimeoutError) as error:
             cause = str(error) or f"no answer in {seconds * 1000:.0f} ms"
-            raise Unavailable(f"the list store {self.url} does not answer: {cause}") from error
+            raise Unavailable(f"the list store {self.place} does not answer: {cause}") from error
 
 
 def _key(user: str) -> bytes:

@@ -139,6 +139,13 @@ def save(folder: Path, running: Running, experiment_file: Path | None = None) ->
         os.replace(beside, folder / name)
 
 
+def forget(folder: Path) -> None:
+    """Remove what `save` wrote of an experiment that did not start."""
+    for name in (RECORD, FILE):
+        (folder / name).unlink(missing_ok=True)
+    folder.rmdir()
+
+
 def load(folder: Path) -> tuple[Experiment, Running]:
     """What `save` wrote.
 

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -65,7 +66,7 @@ class RedisLive:
     def __init__(
         self, url: str, *, timeout_s: float = TIMEOUT_S, now: Callable[[], int] = lambda: time.time_ns() // 1000
     ) -> None:
-        self.url, self.timeout_s, self._now = url, timeout_s, now
+        self.place, self.timeout_s, self._now = place_of(url), timeout_s, now
         self._mark: bytes | None = None
         # One retry, at once: a connection of before the server's restart fails first.
         self._redis = Redis.from_url(
@@ -128,7 +129,13 @@ class RedisLive:
                 return await answer
         except (RedisError, OSError, TimeoutError) as error:
             cause = str(error) or f"no answer in {self.timeout_s * 1000:.0f} ms"
-            raise Unavailable(f"the live store {self.url} does not answer: {cause}") from error
+            raise Unavailable(f"the live store {self.place} does not answer: {cause}") from error
+
+
+def place_of(url: str) -> str:
+    """A Redis address as it may stand in a log: without user, password and options."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _keys(user: str) -> tuple[bytes, bytes]:

@@ -55,7 +55,8 @@ def decide(policy: Policy, signals: Sequence[Signal], past: Sequence[Past], now:
     """The largest action that a confirmed rule asks for, unless the data is bad, it is too early, or all is spent.
 
     Days that an earlier run has answered are no evidence for another one; a run answers what asks for its size or less,
-    an alert only what it told of. A failed run answers nothing, but it costs the cooldown: twice as long after each further failure.
+    an alert only what it told of. A failed run answers nothing, but it costs the cooldown: twice as long after each
+    further failure.
     """
     day = max((s.day for s in signals), default="")
     triggers = [t for rule in policy.rules for t in confirmed(rule, signals, past)]

@@ -12,6 +12,7 @@ import pytest
 from longtail.engine.lists import KEEP_S, ListStore, StoredList, open_lists
 from longtail.engine.lists_sqlite import SqliteLists
 from longtail.errors import InvalidInput, Unavailable
+from longtail.features.live import open_live
 from tests.features.redis_server import RedisServer, why_no_redis
 
 
@@ -195,3 +196,16 @@ def test_without_its_server_redis_says_so_quickly_and_comes_back_by_itself(redis
         return found
 
     assert asyncio.run(work()) == made(3)
+
+
+def test_no_password_of_redis_stands_in_what_is_said():
+    address = "redis://reader:s3cret@127.0.0.1:1/0?client_name=s3cret"
+
+    async def told(answer) -> str:
+        with pytest.raises(Unavailable) as error:
+            await answer
+        return str(error.value)
+
+    for answer in (open_lists(address).get("u", "email"), open_live(address).load(["u"], 0)):
+        said = asyncio.run(told(answer))
+        assert "redis://127.0.0.1:1/0 does not answer" in said and "s3cret" not in said

@@ -4,6 +4,7 @@ import json
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -130,6 +131,38 @@ def test_what_servers_refuse_leaves_no_trace(servers, tmp_path):
     assert isinstance(done.exception, LongtailError) and "its ranker does not load" in str(done.exception)
     assert Deployment.load(servers.file) == Deployment.single(tmp_path / "old")
     assert "no experiment was started" in run(servers, "status").stdout
+
+
+def test_what_somebody_else_changed_meanwhile_is_left_as_it_is(servers, tmp_path, monkeypatch):
+    theirs = Deployment.single(tmp_path / "new")
+    monkeypatch.setattr("longtail.engine.bundle.verify", lambda folder: theirs.save(servers.file))
+    done = run(servers, "start", tmp_path / "experiment.yaml")
+    assert isinstance(done.exception, InvalidInput) and "changed by somebody else" in str(done.exception)
+    assert Deployment.load(servers.file) == theirs
+    assert "no experiment was started" in run(servers, "status").stdout
+
+
+def test_what_runs_has_its_record_whenever_a_crash_comes(servers, tmp_path, monkeypatch):
+    status, unknown = servers.status, []
+
+    def watched():
+        runs = "ranker" in Deployment.load(servers.file).experiments
+        unknown.append(runs and not (servers.file.parent / "experiments/ranker/running.yaml").is_file())
+        return status()
+
+    monkeypatch.setattr(servers, "status", watched)
+    assert run(servers, "start", tmp_path / "experiment.yaml").exit_code == 0
+    assert len(unknown) >= 2 and not any(unknown)
+
+
+def test_a_refused_deploy_leaves_the_file_as_it_was(servers, tmp_path, monkeypatch):
+    monkeypatch.setattr("longtail.engine.bundle.verify", lambda folder: SimpleNamespace(version="2"))
+    status, servers.refuses = servers.status, "its ranker does not load"
+    monkeypatch.setattr(servers, "status", lambda: status() | {"variants": {"champion": {"version": "1", "share": 1}}})
+    words = ["deploy", tmp_path / "new", "--state", servers.file.parent, "--url", servers.url]
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert isinstance(done.exception, InvalidInput) and "its ranker does not load" in str(done.exception)
+    assert Deployment.load(servers.file) == Deployment.single(tmp_path / "old")
 
 
 def test_what_cannot_run_is_refused_in_one_line(servers, tmp_path):

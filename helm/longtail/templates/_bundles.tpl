@@ -77,7 +77,7 @@ storageUris:
 variants:
 {{- range include "longtail.variants" . | fromJsonArray }}
 {{- $variant := index $.Values.variants . }}
-  {{ . }}: {bundle: {{ include "longtail.bundlePath" $variant.uri }}, share: {{ $variant.share }}}
+  {{ . | quote }}: {bundle: {{ include "longtail.bundlePath" $variant.uri }}, share: {{ $variant.share }}}
 {{- end }}
 {{- end -}}
 
