@@ -286,6 +286,10 @@ class Registry:
         if held:
             self.client.set_model_version_tag(MODEL, str(version.number), "decision", f"{HELD}: {held}"[:MAX_TAG])
             return
+        if self._serving() == version.number:  # a kill came between its crown and this
+            why = "it won, and was cut off before it could say why: see `longtail audit list`"
+            self.client.set_model_version_tag(MODEL, str(version.number), "decision", f"{CHAMPION}: {why}")
+            return
         wins, why = self._compare(version, self.champion(), margin, cases, against, gate)
         if wins and (doubts := "; ".join(f.reason for f in findings if not f.passed)):
             wins, why = False, f"{why}; but {doubts}"
@@ -336,7 +340,11 @@ class Registry:
             return np.load(self.client.download_artifacts(version.run_id, str(CASES), folder))
 
     def _crown(self, number: int, history: list[int]) -> None:
-        """Move `champion`; the history is written first, so that a kill in between loses no way back."""
+        """Move `champion`; the history is written first, so that a kill in between loses no way back.
+
+        What a kill left in the history already stands there once: a way back must lead elsewhere.
+        """
+        history = [n for n, after in zip(history, [*history[1:], None], strict=True) if n != after]
         self.client.set_registered_model_tag(MODEL, HISTORY_TAG, json.dumps(history[-100:]))
         self.client.set_registered_model_alias(MODEL, CHAMPION, str(number))
         if self._aliases().get(CHALLENGER) == number:

@@ -107,6 +107,37 @@ def test_a_registration_cut_short_before_its_decision_is_completed(shop, tmp_pat
     assert len(registry.versions()) == 5
 
 
+class Killed(BaseException):
+    pass
+
+
+def killed(*_):
+    raise Killed
+
+
+def test_a_promotion_that_was_cut_short_and_made_again_can_be_rolled_back(tmp_path, monkeypatch):
+    registry = Registry(tmp_path / "mlflow")
+    for name, ndcg in (("good", 0.2), ("bad", 0.1)):
+        registry.register(write_bundle(tmp_path / name, name), {"ndcg@10": ndcg}, {}, "", name)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(registry.client, "set_registered_model_alias", killed)
+        registry.promote(2)
+    registry.promote(2)
+    assert registry.rollback().number == 1
+    assert roles(registry) == {2: ("challenger",), 1: ("champion",)}
+
+
+def test_a_champion_that_was_cut_off_before_its_decision_is_no_challenger_of_itself(tmp_path, monkeypatch):
+    registry = Registry(tmp_path / "mlflow")
+    registry.register(write_bundle(tmp_path / "first", "first"), {"ndcg@10": 0.1}, {}, "", "a")
+    bundle, tag = write_bundle(tmp_path / "better", "better"), registry.client.set_model_version_tag
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(registry.client, "set_model_version_tag", lambda *a: killed() if a[2] == "decision" else tag(*a))
+        registry.register(bundle, {"ndcg@10": 0.2}, {}, "", "b")
+    found = registry.register(bundle, {"ndcg@10": 0.2}, {}, "", "b")
+    assert found.aliases == ("champion",) and found.decision.startswith("champion: ")
+
+
 def test_an_empty_registry_says_what_to_do(tmp_path):
     registry = Registry(tmp_path / "new")
     assert registry.versions() == []
