@@ -151,7 +151,7 @@ def test_a_log_of_a_shop_that_does_not_explore_cannot_tell(made, log):
 
 
 def test_a_log_that_nothing_came_of_cannot_tell(made, log):
-    found = judge(replay(log[0], Outcomes({}, set()), *policies(made, "contrary"), lists=300, paths=2))
+    found = judge(replay(log[0], Outcomes(set(), set()), *policies(made, "contrary"), lists=300, paths=2))
     assert not found.passed and "nothing came of its 300 lists" in found.reason
 
 
