@@ -84,7 +84,7 @@ def start(
 
 def ramp(
     name: NameArgument,
-    allocation: Annotated[float, typer.Argument(help="Share of the layer from now on, such as 0.5.")],
+    allocation: Annotated[float, typer.Argument(min=0, max=1, help="Share of the layer from now on, such as 0.5.")],
     state: StateOption = DEFAULT_STATE,
     url: UrlOption = DEFAULT_URL,
     into: IntoOption = None,

@@ -106,7 +106,9 @@ class _Made:
         own = self._own(self._base)
         strange = [s for s in placed.surfaces if s not in own.surfaces]
         if strange:
-            raise InvalidInput(f"experiments.{name}.surfaces: there is no {', '.join(strange)}")
+            raise InvalidInput(
+                f"experiments.{name}.surfaces: there is no {', '.join(strange)}, only {', '.join(sorted(own.surfaces))}"
+            )
         on = {s for s in own.surfaces if placed.meets(s)}
         if not placed.changes or "bundle" in placed.changes:
             return on

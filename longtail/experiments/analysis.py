@@ -160,8 +160,8 @@ def _checked(experiment: Experiment, log: UnitLog, window: Window, complete: boo
     crossed = sum(int(row[2]) for row in rows)
     if not rows:
         raise InvalidInput(
-            f"nobody met {', '.join(experiment.variants)} between {experiment.dates.start} and {experiment.dates.end}: "
-            "the log's column `variant` must hold these names"
+            f"nobody met {', '.join(experiment.variants)} of {experiment.name}{experiment.where} between "
+            f"{experiment.dates.start} and {experiment.dates.end}: `longtail experiment status` says what was started"
         )
     shares = np.array(list(experiment.shares.values()))
     p = float(ratio_check(np.array(list(units.values())), shares))

@@ -169,6 +169,11 @@ class Experiment(_Strict):
         if self.metric.of != "count" or self.metric.event in ("impression", "any"):
             raise ValueError("interleaving credits events to items: `metric: clicks`, or another that counts events")
 
+    @property
+    def where(self) -> str:
+        """Its surfaces as words behind a sentence, '' where it runs on all."""
+        return f" on {', '.join(self.surfaces)}" if self.surfaces else ""
+
     @staticmethod
     def load(path: Path | str) -> Experiment:
         """Read an experiment's file.

@@ -127,7 +127,7 @@ def test_experiments_come_ramp_and_go_while_bundles_stay_open(opened, folders, t
         assert fleet.status()["experiments"]["ranker"]["share"] == 1 and opened.opened == ["a", "b"]
         wrong = ranking(folders, surfaces=("hompage",))
         assert not await fleet.take(plain.running("ranker", wrong, 0.0))
-        assert "there is no hompage" in fleet.refused.why
+        assert "there is no hompage, only because_you_viewed, " in fleet.refused.why
         assert [fleet.answerer(Instance(user_id=i)).config.variant for i in IDS] == after
         corrupt = {"control": {"share": 0.5}, "new": {"share": 0.5, "bundle": folders[2]}}
         assert not await fleet.take(plain.running("ranker", ranking(folders, variants=corrupt), 0.0))

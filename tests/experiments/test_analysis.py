@@ -213,7 +213,7 @@ def test_a_session_may_be_the_unit(lifted):
 def test_mistakes_are_told(lifted, tmp_path):
     with pytest.raises(InvalidInput, match=r"holds neither events.parquet nor impressions/"):
         analyse(experiment(), tmp_path, END)
-    with pytest.raises(InvalidInput, match="nobody met control_, newer between 2024"):
+    with pytest.raises(InvalidInput, match="nobody met control_, newer of .+ between 2024.+experiment status"):
         analyse(Experiment.parse(TEXT.replace("control:", "control_:").replace("new:", "newer:")), lifted[1], END)
     with pytest.raises(InvalidInput, match="ends before the experiment starts on 2025-03-01"):
         analyse(Experiment.parse(TEXT.replace("2024", "2025")), lifted[1], END + 400 * DAY_US)

@@ -183,6 +183,7 @@ def test_what_cannot_run_is_refused_in_one_line(servers, tmp_path):
     held = text[text.index("metric:") :].replace("allocation: 0.1\n", "")
     assert "leave these people alone" in told("name: all\nkind: holdout\n" + held)
     assert "a ramp goes up" in str(run(servers, "ramp", "ranker", 0.05).exception)
+    assert "equal to 1" in run(servers, "ramp", "ranker", 50).output
     assert "holds no experiment" in str(run(servers, "ramp", "nothing", 0.5).exception)
     assert "name the --variant" in str(run(servers, "stop", "ranker", "--ship").exception)
     assert list(servers.taken.experiments) == ["ranker"]
