@@ -1,4 +1,4 @@
-"""The newest verdicts as a file for the textfile collector of Prometheus' node exporter."""
+"""The newest verdicts as a file for Prometheus, which the collector or a node exporter tells it."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ from longtail.metrics import (
 )
 from serving import logs
 from serving.collector.config import CollectorConfig, KafkaConfig, SealConfig
+from serving.collector.findings import tell
 from serving.collector.log import say, told
 from serving.collector.message import row_of
 
@@ -238,6 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.add_argument(
         "--metrics_port", type=int, help="Prometheus metrics on this port; loopback unless LONGTAIL_HOST says otherwise"
     )
+    flags.add_argument("--findings", type=Path, help="monitor.prom of `longtail monitor`, told with the metrics")
     given = flags.parse_args(argv)
     logs.configure("drain")
     stop = threading.Event()
@@ -248,6 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except LongtailError as error:
         print(f"drain: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    tell(given.findings)
     say("started", topic=drain.topic, state=given.state)
     drain.run(stop.is_set)
     say("stopped")

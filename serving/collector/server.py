@@ -21,6 +21,7 @@ from serving import logs
 from serving.collector.app import Collector
 from serving.collector.config import CollectorConfig
 from serving.collector.feed import Feed
+from serving.collector.findings import tell
 from serving.collector.intake import Intake
 from serving.collector.log import say
 from serving.edge.guard import Guard
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.add_argument("--live", help="live store: sqlite:///path/live.db (default: in the state folder) or redis://")
     flags.add_argument("--pseudonym_key", type=Path, help="file of the key; or the variable LONGTAIL_PSEUDONYM_KEY")
     flags.add_argument("--guard", type=Path, help="YAML: API keys, rate and size limits")
+    flags.add_argument("--findings", type=Path, help="monitor.prom of `longtail monitor`, told with the metrics")
     given = flags.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     logs.configure("collector")
@@ -98,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except LongtailError as error:
         print(f"collector: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    tell(given.findings)
     say("started", sink=config.sink, state=given.state, host=host, port=given.port)
     # uvicorn drains at these signals and raises them again at its end, when there is nothing left to interrupt.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -20,6 +20,8 @@ import pytest
 from longtail.errors import InvalidInput, Unavailable
 from longtail.features.live import open_live
 from longtail.identity import Pseudonymiser, guest_id
+from longtail.monitoring.exposition import write_metrics
+from longtail.monitoring.signal import Signal
 from serving.collector.config import CollectorConfig
 from serving.collector.server import bound, build
 from tests.features.redis_server import RedisServer, why_no_redis
@@ -114,6 +116,24 @@ def test_other_paths_and_methods(collector: CollectorProcess):
     assert collector.post(event("id"), **{"X-Request-Id": "mine-7"})[2]["x-request-id"] == "mine-7"
     metrics = collector.ask("GET", "/metrics")[1]
     assert 'longtail_collector_events_total{verdict="accepted"}' in metrics and "longtail_spool_events" in metrics
+
+
+def test_what_monitoring_found_is_told_with_the_metrics(tmp_path: Path):
+    file = tmp_path / "monitoring" / "monitor.prom"
+    with CollectorProcess(tmp_path / "state", flags=("--findings", str(file))) as process:
+        assert "longtail_monitor" not in process.ask("GET", "/metrics")[1]  # nothing was checked so far
+        found = [
+            Signal("ctr", "homepage", "2024-03-01", 0.01, 0.02, "warning", True, "fewer clicks", 0.001),
+            Signal("index_age", "", "2024-03-01", 1.0, 7.0, "warning", False, "young enough"),
+        ]
+        write_metrics(file, found, 10**12, 2 * 10**12)
+        told = process.ask("GET", "/metrics")[1]
+        assert 'longtail_monitor_fired{check="ctr",part="homepage",severity="warning"} 1.0' in told
+        assert 'longtail_monitor_fired{check="index_age",part="",severity="warning"} 0.0' in told
+        assert "longtail_monitor_run_seconds 2e+06" in told
+        file.write_text("not { metrics")
+        told = process.ask("GET", "/metrics")[1]
+        assert "longtail_monitor" not in told and "longtail_collector_events_total" in told
 
 
 def test_the_next_read_of_the_live_store_knows_the_click(collector: CollectorProcess):

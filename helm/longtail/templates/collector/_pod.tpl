@@ -3,6 +3,8 @@
 {{- $values := .root.Values -}}
 {{- $drain := eq .component "drain" -}}
 {{- $spools := or $drain (not $values.collector.kafka.servers) -}}
+{{- /* Who shares the data volume with the job that checks tells what it found. */}}
+{{- $findings := and $spools $values.jobs.monitor.schedule -}}
 metadata:
   annotations:
     # Read at the start only.
@@ -22,12 +24,18 @@ spec:
         - --state=/var/lib/longtail
         - --config=/etc/longtail/collector.yaml
         - --metrics_port=8080
+        {{- if $findings }}
+        - --findings=/var/lib/longtail-monitoring/monitor.prom
+        {{- end }}
       {{- else }}
       command: [python, -m, serving.collector]
       args:
         - --state=/var/lib/longtail
         - --port=8080
         - --config=/etc/longtail/collector.yaml
+        {{- if $findings }}
+        - --findings=/var/lib/longtail-monitoring/monitor.prom
+        {{- end }}
         {{- if include "longtail.redis" .root }}
         - --live=$(LONGTAIL_REDIS_URL)
         {{- end }}
@@ -74,6 +82,9 @@ spec:
         - {name: tmp, mountPath: /tmp}
         {{- if $spools }}
         - {name: data, mountPath: /var/lib/longtail, subPath: serving}
+        {{- if $findings }}
+        - {name: data, mountPath: /var/lib/longtail-monitoring, subPath: monitoring, readOnly: true}
+        {{- end }}
         {{- else }}
         - {name: state, mountPath: /var/lib/longtail}
         {{- end }}
