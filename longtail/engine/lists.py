@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from longtail.errors import InvalidInput
+from longtail.features.live import place_of
 
 KEEP_S = 30 * 24 * 3600  # a list that nothing replaced for so long is gone
 
@@ -74,4 +75,6 @@ def open_lists(url: str) -> ListStore:
         from longtail.engine.lists_redis import RedisLists
 
         return RedisLists(url)
-    raise InvalidInput(f"{url!r} names no list store: use sqlite:///absolute/path/lists.db or redis://host:6379/0")
+    raise InvalidInput(
+        f"{place_of(url)!r} names no list store: use sqlite:///absolute/path/lists.db or redis://host:6379/0"
+    )

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from longtail.engine.lists import KEEP_S, Entry, StoredList
 from longtail.errors import Unavailable
-from longtail.features.live_redis import place_of
+from longtail.features.live import place_of
 
 TIMEOUT_S = 0.05
 WRITE_TIMEOUT_S = 2.0

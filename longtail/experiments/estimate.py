@@ -66,8 +66,10 @@ def compare(control: Moments, treatment: Moments, cuped: bool = True) -> Effect:
                   for m, p in zip(arms, parts, strict=True)]  # fmt: skip
         se = np.sqrt(errors[0] + errors[1])
         df = se**4 / (errors[0] ** 2 / (control.n - 1) + errors[1] ** 2 / (treatment.n - 1))
-        lift = value[1] / value[0] - 1
-        lift_se = np.sqrt(errors[1] + (1 + lift) ** 2 * errors[0]) / np.abs(value[0])
+        by = value[1] / value[0]
+        # Of what the control lost, where more came back than was sold: more is better then, too.
+        lift = (by - 1) * np.sign(value[0])
+        lift_se = np.sqrt(errors[1] + by**2 * errors[0]) / np.abs(value[0])
         kept = np.where(plain[0] + plain[1] > 0, (errors[0] + errors[1]) / (plain[0] + plain[1]), 1.0)
     return Effect(value[0], value[1], value[1] - value[0], se, lift, lift_se, np.where(df > 0, df, 1.0), kept, n)
 

@@ -146,7 +146,9 @@ def open_live(url: str, *, writer: bool = False) -> LiveStore:
         from longtail.features.live_redis import RedisLive
 
         return RedisLive(url)
-    raise InvalidInput(f"{url!r} names no live store: use sqlite:///absolute/path/live.db or redis://host:6379/0")
+    raise InvalidInput(
+        f"{place_of(url)!r} names no live store: use sqlite:///absolute/path/live.db or redis://host:6379/0"
+    )
 
 
 def to_histories(histories: Sequence[UserHistory], item_index: Mapping[str, int]) -> Histories:
@@ -160,3 +162,9 @@ def to_histories(histories: Sequence[UserHistory], item_index: Mapping[str, int]
     rows = np.repeat(np.arange(len(histories)), [len(h) for h in histories])[known]
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(histories)))]).astype(np.int64)
     return Histories(indptr, item[known], **{name: column[known] for name, column in whole.items()})
+
+
+def place_of(url: str) -> str:
+    """A store's address as it may stand in a log or a message: without user, password and options."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

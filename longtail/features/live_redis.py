@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -16,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from longtail.errors import Unavailable
-from longtail.features.live import KEEP_EVENTS, KEEP_US, LiveEvent, UserHistory
+from longtail.features.live import KEEP_EVENTS, KEEP_US, LiveEvent, UserHistory, place_of
 from longtail.schema import EVENT_CODE
 
 TIMEOUT_S = 0.05
@@ -130,12 +129,6 @@ class RedisLive:
         except (RedisError, OSError, TimeoutError) as error:
             cause = str(error) or f"no answer in {self.timeout_s * 1000:.0f} ms"
             raise Unavailable(f"the live store {self.place} does not answer: {cause}") from error
-
-
-def place_of(url: str) -> str:
-    """A Redis address as it may stand in a log: without user, password and options."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _keys(user: str) -> tuple[bytes, bytes]:

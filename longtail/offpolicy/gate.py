@@ -15,7 +15,6 @@ from longtail.offpolicy.estimators import Score, difference, ips, self_normalise
 from longtail.offpolicy.interval import Estimate, estimate
 from longtail.offpolicy.policy import Policy, surfaces_of
 from longtail.offpolicy.replay import Replayed, replay
-from longtail.offpolicy.rewards import Outcomes
 from longtail.surfaces import Surfaces
 
 EFFECTIVE = 100.0  # lists of equal weight: with fewer, an interval from weights cannot be believed (see README)
@@ -83,11 +82,11 @@ def judge_bundles(
     Both go by the champion's surfaces, or by the file `served` where the log was not made by those. A log that cannot
     be judged at all holds the challenger back, and `reason` says why. Clicks count by the `objective`, see `replay`.
     """
-    outcomes, why = Outcomes.load(shop), ""
+    why = ""
     for surfaces in [surfaces_of(champion), *([Surfaces.load(served)] if served else [])]:
         policies = Policy.open(champion, surfaces), Policy.open(challenger, surfaces)
         try:
-            return asdict(judge(replay(impressions, outcomes, *policies, seed=seed, objective=objective), margin))
+            return asdict(judge(replay(impressions, shop, *policies, seed=seed, objective=objective), margin))
         except InvalidInput as error:
             why = why or str(error)
     return {"passed": False, "reason": why}

@@ -45,10 +45,10 @@ class Replayed:
 
 
 def replay(
-    impressions: Path, outcomes: Outcomes, champion: Policy, challenger: Policy, lists: int = 5000, paths: int = 32,
+    impressions: Path, shop: Path, champion: Policy, challenger: Policy, lists: int = 5000, paths: int = 32,
     seed: int = 0, objective: str | Mapping[Any, float] = "clicks",
 ) -> Replayed:  # fmt: skip
-    """Re-rank what was logged, for at most `lists` lists of `champion`, drawn evenly.
+    """Re-rank what was logged, for at most `lists` lists of `champion`, drawn evenly; the shop holds what came of them.
 
     A click counts what `worth_of_clicks` says under the `objective` of the training, by the champion's catalogue.
 
@@ -57,11 +57,13 @@ def replay(
     chance worked out here could be trusted.
 
     Raises:
-        InvalidInput: the bundles cannot be compared, or no list can be judged; the message says why.
+        InvalidInput: the bundles cannot be compared, the shop has no events, or no list can be judged; the message says
+            why.
     """
     comparable(champion, challenger)
     rng = np.random.default_rng(seed)
-    chosen = _draw(impressions, champion.bundle.version, lists, rng)
+    chosen, people = _draw(impressions, champion.bundle.version, lists, rng)
+    outcomes = Outcomes.load(shop, chosen, people)
     skipped: Counter[str] = Counter()
     rows: list[Impression] = []
     chances: list[tuple[np.ndarray, np.ndarray]] = []
@@ -99,16 +101,16 @@ def _earned(row: Impression, outcomes: Outcomes, worth: np.ndarray | None, champ
     return hit if worth is None else hit * worth[champion.bundle.codes.find(row.items)]
 
 
-def _draw(impressions: Path, version: str, lists: int, rng: np.random.Generator) -> set[str]:
-    """Request ids of at most `lists` lists of the version."""
-    found: list[str] = []
+def _draw(impressions: Path, version: str, lists: int, rng: np.random.Generator) -> tuple[set[str], set[str]]:
+    """Request ids, and people, of at most `lists` lists of the version."""
+    found: list[tuple[str, str | None]] = []
     for path in sorted(Path(impressions).glob("date=*/part-*.parquet")):
-        table = pq.ParquetFile(path).read(columns=["request_id", "model_version"]).to_pydict()
-        pairs = zip(table["request_id"], table["model_version"], strict=True)
-        found += [request for request, made_by in pairs if made_by == version]
-    if len(found) <= lists:
-        return set(found)
-    return {found[n] for n in rng.choice(len(found), lists, replace=False)}
+        table = pq.ParquetFile(path).read(columns=["request_id", "user_id", "model_version"]).to_pydict()
+        rows = zip(table["request_id"], table["user_id"], table["model_version"], strict=True)
+        found += [(request, user) for request, user, made_by in rows if made_by == version]
+    if len(found) > lists:
+        found = [found[n] for n in rng.choice(len(found), lists, replace=False)]
+    return {request for request, _ in found}, {user for _, user in found if user is not None}
 
 
 def _chances(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ class Outcomes:
     bought: set[tuple[str, str, int]]
 
     @staticmethod
-    def load(shop: Path) -> Outcomes:
-        """Read `events.parquet` of an imported shop.
+    def load(shop: Path, requests: Collection[str], people: Collection[str]) -> Outcomes:
+        """Of these requests, and the purchases of these people, from `events.parquet` of an imported shop.
 
         Raises:
             InvalidInput: there is no such file.
@@ -43,7 +43,10 @@ class Outcomes:
                 f"{path} does not exist: import what the servers wrote first (`longtail import collected`)"
             )
         columns = ["event_type", "request_id", "item_id", "user_id", "timestamp", "value"]
-        events = pq.read_table(path, columns=columns, filters=pc.field("event_type").isin(KINDS)).to_pandas()
+        kind = pc.field("event_type")
+        asked, theirs = pc.field("request_id").isin(list(requests)), pc.field("user_id").isin(list(people))
+        wanted = (kind.isin(KINDS) & asked) | ((kind == "purchase") & theirs)
+        events = pq.read_table(path, columns=columns, filters=wanted).to_pandas()
         events = events[~(events["value"] < 0)]  # what came back
         bought = events[events["event_type"] == "purchase"]
         times = bought["timestamp"].astype("datetime64[us, UTC]").astype("int64")

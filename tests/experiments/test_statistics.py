@@ -23,6 +23,13 @@ def test_a_mean_over_units_is_welchs_t_test():
     assert float(effect.lift) == pytest.approx(b.mean() / a.mean() - 1)
 
 
+def test_a_lift_points_where_the_difference_does_also_where_more_comes_back_than_is_sold():
+    rng = np.random.default_rng(0)
+    worse, better = rng.normal(-4, 1, 5000), rng.normal(-2, 1, 5000)
+    effect = compare(Moments.of(worse), Moments.of(better))
+    assert effect.lift == pytest.approx(0.5, abs=0.02) and 0 < effect.lift_se < 0.02
+
+
 def test_cuped_takes_out_what_the_days_before_explain():
     before = RNG.gamma(2, 2, 4_000)
     now = before + RNG.normal(0, 1, 4_000)

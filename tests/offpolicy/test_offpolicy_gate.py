@@ -91,11 +91,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture(scope="module")
-def log(made: Made) -> tuple[Path, Outcomes]:
-    """The champion's impression log, and what came of it."""
+def log(made: Made) -> tuple[Path, Path]:
+    """The champion's impression log, and the shop that holds what came of it."""
     made.serve("champion", made.state / "log", REQUESTS)
     clicks(made.state / "log", made.state / "shop")
-    return made.state / "log", Outcomes.load(made.state / "shop")
+    return made.state / "log", made.state / "shop"
 
 
 def policies(made: Made, challenger: str, surfaces: Surfaces | None = None) -> tuple[Policy, Policy]:
@@ -150,8 +150,10 @@ def test_a_log_of_a_shop_that_does_not_explore_cannot_tell(made, log):
     assert not found.passed and "the log cannot tell" in found.reason and found.overlap.unsupported > 0.3
 
 
-def test_a_log_that_nothing_came_of_cannot_tell(made, log):
-    found = judge(replay(log[0], Outcomes(set(), set()), *policies(made, "contrary"), lists=300, paths=2))
+def test_a_log_that_nothing_came_of_cannot_tell(made, log, tmp_path):
+    others = pd.read_parquet(log[1] / "events.parquet").assign(request_id="of another log")
+    others.to_parquet(tmp_path / "events.parquet")
+    found = judge(replay(log[0], tmp_path, *policies(made, "contrary"), lists=300, paths=2))
     assert not found.passed and "nothing came of its 300 lists" in found.reason
 
 
@@ -182,11 +184,12 @@ def test_what_came_of_lists_is_read_from_events(tmp_path):
     frame = pd.DataFrame(rows, columns=["request_id", "item_id", "event_type", "value"])
     frame = frame.assign(user_id="u", timestamp=pd.Timestamp(3, unit="us", tz="UTC"))
     frame.to_parquet(tmp_path / "events.parquet")
-    found = Outcomes.load(tmp_path)
+    found = Outcomes.load(tmp_path, {"r1", "r2", "r3"}, {"u"})
     assert found.clicked == {("r1", "a"), ("r1", "b")}
     assert found.bought == {("u", "a", 3), ("u", "c", 3)}
+    assert Outcomes.load(tmp_path, {"r2"}, {"another"}) == Outcomes(set(), set())  # only what is asked for is held
     with pytest.raises(InvalidInput, match="import"):
-        Outcomes.load(tmp_path / "nowhere")
+        Outcomes.load(tmp_path / "nowhere", {"r1"}, {"u"})
 
 
 def test_clicks_count_what_their_items_bring_where_lists_are_for_money(made, log):
