@@ -117,6 +117,7 @@ def stop(
     timeout_s: TimeoutOption = 180.0,
 ) -> None:
     """End an experiment: its people meet what serves the others again, or, with --ship, all meet its treatment."""
+    from longtail.engine.bundle import MANIFEST, Manifest
     from longtail.experiments import running
 
     folder, deployment = state / "experiments" / name, _deployment(state, into)
@@ -131,6 +132,9 @@ def stop(
             _put(deployment.without(name).serving(bundle), deployment, state, into, url, timeout_s)
         running.save(folder, record)
     typer.echo(f"{name} has ended; {shipped or 'what served beside it'} serves everybody")
+    if bundle is not None and (bundle / MANIFEST).is_file():
+        version = Manifest.read(bundle).version
+        typer.echo(f"servers that start anew serve the champion: `longtail registry promote {version}` makes it that")
 
 
 def _shipped(experiment: "Experiment", variant: str) -> str:

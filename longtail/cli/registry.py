@@ -54,7 +54,7 @@ def show(
 
 @app.command()
 def promote(
-    version: Annotated[str, typer.Argument(help="Number or alias of the version, such as 3 or challenger.")],
+    version: Annotated[str, typer.Argument(help="Number, alias or bundle version, such as 3 or challenger.")],
     registry: RegistryOption = DEFAULT_REGISTRY,
 ) -> None:
     """Make a version champion, whatever its figures."""

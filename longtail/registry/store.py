@@ -157,7 +157,7 @@ class Registry:
         return sorted((Version.of(v, aliases) for v in found), key=lambda v: -v.number)
 
     def get(self, reference: str | int) -> Version:
-        """The version of an alias or a number.
+        """The version of an alias, a number or a bundle version.
 
         Raises:
             InvalidInput: there is none.
@@ -165,7 +165,7 @@ class Registry:
         wanted = str(reference).removeprefix("v")
         every = self.versions()
         for version in every:
-            if wanted == str(version.number) or wanted in version.aliases:
+            if wanted in (str(version.number), version.bundle_version, *version.aliases):
                 return version
         have = ", ".join(str(v.number) for v in reversed(every)) or "none yet: run `longtail train` first"
         raise InvalidInput(f"no version or alias {reference!r} in the registry {self.location} (versions: {have})")

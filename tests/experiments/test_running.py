@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import asdict
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from longtail.cli import app
+from longtail.engine.bundle import Manifest
 from longtail.engine.deployment import Deployment
 from longtail.errors import InvalidInput, LongtailError
 from longtail.experiments import running
@@ -79,7 +81,8 @@ def servers(tmp_path, monkeypatch):
     monkeypatch.setattr("longtail.engine.bundle.verify", lambda folder: None)
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "manifest.json").write_text("{}")
+        about = Manifest(f"version-of-{name}", "", "", "", {})
+        (tmp_path / name / "manifest.json").write_text(json.dumps(asdict(about)))
     state = tmp_path / "state"
     Deployment.single(tmp_path / "old").save(state / "deployment.yaml")
     (tmp_path / "experiment.yaml").write_text(TEXT.replace("BUNDLE", str(tmp_path / "new")))
@@ -109,7 +112,8 @@ def test_two_experiments_run_and_people_keep_what_they_met_from_start_to_end(ser
     assert sum(not m for m in met[-1]) / len(IDS) == pytest.approx(0.05, abs=0.01)  # the holdout, and nobody else
     assert {one for m in servers.met("cart") for one in m} == {"ranker:control", "ranker:new", "ranker:newer"}
     assert "100% of the layer ranking" in run(servers, "status").stdout
-    assert run(servers, "stop", "ranker", "--ship", "--variant", "newer").exit_code == 0
+    stopped = run(servers, "stop", "ranker", "--ship", "--variant", "newer")
+    assert stopped.exit_code == 0 and "`longtail registry promote version-of-new`" in stopped.stdout
     assert servers.taken.variants["champion"].bundle == tmp_path / "new"
     assert list(servers.taken.experiments) == ["rules"] and servers.taken.holdout == 0.05
     assert "then newer served everybody" in run(servers, "status").stdout

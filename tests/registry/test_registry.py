@@ -49,6 +49,7 @@ def test_only_a_clear_lead_makes_a_champion(shop):
 def test_a_version_carries_what_it_was_made_of(shop):
     registry, root = shop
     version = registry.get("champion")
+    assert registry.get("better") == version  # by the name of its bundle
     assert version.figures == {"ndcg@10": 0.3, "cold.recall@20": 0.15}
     assert version.data_fingerprint == "f00d"
     run = registry.client.get_run(version.run_id)
