@@ -25,6 +25,9 @@ def import_shop(
     out: OutOption,
     mapping: Annotated[Path | None, typer.Option(help="YAML file that says what your columns mean.")] = None,
     items: Annotated[Path | None, typer.Option(help="Catalogue (Parquet) for the reader collected.")] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="Imported shop that comes before what was collected; its catalogue, too.")
+    ] = None,
     max_bad_share: Annotated[float, typer.Option(help="Stop when more than this share of the rows is bad.")] = 0.05,
     until: Annotated[str | None, typer.Option(help="Keep events before this day or time, such as 2024-03-01.")] = None,
     key_file: KeyFileOption = DEFAULT_KEY_FILE,
@@ -38,7 +41,7 @@ def import_shop(
     with shown() as progress:
         summary = run(
             reader, source, out, key_file=key_file, max_bad_share=max_bad_share, mapping=mapping, items=items,
-            until=before, progress=progress,
+            history=history, until=before, progress=progress,
         )  # fmt: skip
     _show(summary, out, as_json)
 

@@ -39,18 +39,18 @@ def reader(name: str) -> Callable[..., Raw]:
 
 def read(
     name: str, folder: Path, until: int | None = None, mapping: Path | None = None, items: Path | None = None,
-    scratch: Path | None = None,
+    history: Path | None = None, scratch: Path | None = None,
 ) -> Raw:  # fmt: skip
     """Read a folder of the form that the named reader knows.
 
     `until` (microseconds) reaches the readers whose catalogue is derived from events, so that it knows nothing later;
-    `mapping` is the mapping file of the reader `mapped`, `items` the catalogue of the reader `collected`, and `scratch`
-    a folder for what a reader has to make.
+    `mapping` is the mapping file of the reader `mapped`, `items` the catalogue and `history` the shop before of the
+    reader `collected`, and `scratch` a folder for what a reader has to make.
     """
     function = reader(name)
     known = signature(function).parameters
-    given = {"until": until, "mapping": mapping, "items": items, "scratch": scratch}
-    for option, value in (("mapping", mapping), ("items", items)):
-        if value is not None and option not in known:
-            raise InvalidInput(f"the reader {name!r} takes no {option} file: leave --{option} out")
+    given = {"until": until, "mapping": mapping, "items": items, "history": history, "scratch": scratch}
+    for option in ("mapping", "items", "history"):
+        if given[option] is not None and option not in known:
+            raise InvalidInput(f"the reader {name!r} takes no {option}: leave --{option} out")
     return function(Path(folder), **{k: v for k, v in given.items() if v is not None and k in known})

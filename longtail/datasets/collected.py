@@ -3,7 +3,8 @@
 The state folder holds `events/date=*/part-*.parquet` and `impressions/date=*/part-*.parquet`, one of them at least, and
 `exposures/` where experiments ran, which become a file of the shop. A shown list becomes one `impression` event for
 each place, with position, propensity and request id: what joins a click to what was on show, and how likely it was to
-be shown. Ids in these logs are pseudonyms of one key already.
+be shown. Ids in these logs are pseudonyms of one key already. What was imported before the servers ran, a shop under
+the same key, can come first: the log goes on from there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import pandas as pd
 
 from longtail.datasets.raw import Raw, read_table
 from longtail.errors import InvalidInput
+from longtail.schema import GUEST_PREFIX
 
+EVENTS, EXPOSURES = "events.parquet", "exposures.parquet"
 # A shop's page may tell of an impression that the recommender logged, too: both get one id, so that it counts once. A
 # request of nobody (no person, no session) is a session of its own.
 SHOWN = """
@@ -44,18 +47,28 @@ SEEN_TWICE = """
 LEFT JOIN (SELECT request_id, item_id, min(event_id) AS event_id FROM shown GROUP BY ALL) shown
     ON event.event_type = 'impression' AND event.request_id = shown.request_id AND event.item_id = shown.item_id
 """
+# A guest of back then may turn out to be somebody.
+BEFORE = """
+SELECT * REPLACE (
+    epoch_us(timestamp) AS timestamp, CASE WHEN NOT starts_with(user_id, '{guest}') THEN user_id END AS user_id
+)
+FROM read_parquet({events})
+"""
 NOT_TWICE = "LEFT JOIN (SELECT NULL::VARCHAR AS event_id) shown ON true"
 
 
-def read(folder: Path, items: Path | None = None, scratch: Path | None = None) -> Raw:
+def read(
+    folder: Path, items: Path | None = None, history: Path | None = None, scratch: Path | None = None
+) -> Raw:  # fmt: skip
     """Events and impressions of a state folder as one log, impressions first.
 
-    `items` is the catalogue, a Parquet file with the item contract's columns; without it, `items.parquet` in the folder
-    counts, else the catalogue is what the events mention. `scratch` takes the joined log; without it
-    the log is held in memory.
+    `history` is an imported shop whose events and exposures come before; an event that is in both counts once. `items`
+    is the catalogue, a Parquet file with the item contract's columns; without it, that of `history` or `items.parquet`
+    in the folder counts, else the catalogue is what the events mention. `scratch` takes the joined log; without it the
+    log is held in memory.
 
     Raises:
-        InvalidInput: neither log is there, or a file cannot be read.
+        InvalidInput: neither log is there, `history` is no imported shop, or a file cannot be read.
     """
     logs = {
         name: sorted((folder / name).glob("date=*/part-*.parquet")) for name in ("events", "impressions", "exposures")
@@ -65,10 +78,12 @@ def read(folder: Path, items: Path | None = None, scratch: Path | None = None) -
             f"{folder} holds no events/date=*/part-*.parquet and no impressions: name the state folder of a collector "
             "that has sealed something"
         )
+    if history is not None and not (history / EVENTS).is_file():
+        raise InvalidInput(f"{history} is no imported shop: it has no {EVENTS}")
     try:
         with duckdb.connect(config={"temp_directory": str(scratch / "spill")} if scratch else {}) as con:
             con.execute("SET preserve_insertion_order = true")
-            query = _joined(con, logs)
+            query = _joined(con, logs, history)
             events: pd.DataFrame | Path
             if scratch is None:
                 events = con.execute(query).df()
@@ -77,12 +92,15 @@ def read(folder: Path, items: Path | None = None, scratch: Path | None = None) -
                 con.execute(f"COPY ({query}) TO {_text(events)} (FORMAT parquet, COMPRESSION zstd)")
     except (duckdb.Error, OSError) as error:
         raise InvalidInput(f"{folder} cannot be read: {str(error).splitlines()[0]}") from error
-    return Raw(events, _catalogue(folder, items), pseudonymous=True, exposures=tuple(logs["exposures"]))
+    met = [history / EXPOSURES] if history is not None and (history / EXPOSURES).is_file() else []
+    return Raw(events, _catalogue(folder, items, history), pseudonymous=True, exposures=(*met, *logs["exposures"]))
 
 
-def _joined(con: duckdb.DuckDBPyConnection, logs: dict[str, list[Path]]) -> str:
-    """The query for both logs as one."""
+def _joined(con: duckdb.DuckDBPyConnection, logs: dict[str, list[Path]], history: Path | None) -> str:
+    """The query for all logs as one."""
     parts = []
+    if history is not None:
+        parts.append(BEFORE.format(events=_text(history / EVENTS), guest=GUEST_PREFIX))
     if logs["impressions"]:
         con.execute(f"CREATE TEMP VIEW shown AS {SHOWN.format(impressions=_list(logs['impressions']))}")
         parts.append("SELECT * FROM shown")
@@ -92,10 +110,10 @@ def _joined(con: duckdb.DuckDBPyConnection, logs: dict[str, list[Path]]) -> str:
     return " UNION ALL BY NAME ".join(f"({part})" for part in parts)
 
 
-def _catalogue(folder: Path, items: Path | None) -> pd.DataFrame | None:
+def _catalogue(folder: Path, items: Path | None, history: Path | None) -> pd.DataFrame | None:
     if items is not None:
         return read_table(Path(items), ("item_id",))
-    beside = folder / "items.parquet"
+    beside = (history or folder) / "items.parquet"
     return read_table(beside, ("item_id",)) if beside.is_file() else None
 
 

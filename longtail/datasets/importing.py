@@ -45,15 +45,16 @@ def import_shop(
     max_bad_share: float = 0.05,
     mapping: Path | None = None,
     items: Path | None = None,
+    history: Path | None = None,
     until: int | None = None,
     now: int | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Import a folder or file into the shop folder `out` and return its summary (also `out/import.json`).
 
-    Some readers take the files `mapping` or `items`. `until` keeps events strictly before it, `now` is what counts as
-    the future (both microseconds). The shop appears whole or not at all; the same input and key give the same bytes. A
-    shop that is already there is replaced.
+    Some readers take the files `mapping` or `items`, or the shop `history`, see `read`. `until` keeps events strictly
+    before it, `now` is what counts as the future (both microseconds). The shop appears whole or not at all; the same
+    input and key give the same bytes. A shop that is already there is replaced.
 
     Raises:
         InvalidInput: the input cannot be read, too many rows are bad, or `out` holds something else.
@@ -64,7 +65,7 @@ def import_shop(
     pseudonymiser = Pseudonymiser(load_key(key_file))
     with Staging(out) as staging:
         progress(f"reading {source.resolve().name}", 0, 0)
-        raw = read(reader, source, until=until, mapping=mapping, items=items, scratch=staging.scratch)
+        raw = read(reader, source, until=until, mapping=mapping, items=items, history=history, scratch=staging.scratch)
         summary = build_shop(
             raw, staging.folder, staging.scratch, pseudonymiser, max_bad_share, until, now, out, progress
         )

@@ -102,6 +102,26 @@ def test_either_log_alone_will_do_and_neither_is_said(tmp_path: Path):
         collect(broken, tmp_path)
 
 
+def test_the_log_goes_on_from_a_shop_that_was_imported_before(tmp_path: Path):
+    visitor = row(2, user_id=None, device_id="phone")
+    items = tmp_path / "items.parquet"
+    pd.DataFrame({"item_id": ["i1", "i7"], "title": ["One", "Seven"]}).to_parquet(items)
+    before, _ = collect(write(tmp_path / "before", [row(1), visitor], [SHOWN]), tmp_path, items=items)
+    assert (before["good"], before["users"], before["guests"]) == (5, 1, 1)
+    shop = (tmp_path / "shop").rename(tmp_path / "imported")
+    known = row(9, user_id=BOB, session_id="d" * 32, device_id="phone")  # who the visitor was
+    state = write(tmp_path / "state", [row(1), known], [replace(SHOWN, request_id="r2")])
+    summary, events = collect(state, tmp_path, history=shop)
+    assert (summary["good"], summary["duplicates"]) == (9, 1)  # e1 is in both
+    assert set(events["request_id"].dropna()) == {"r1", "r2"} and events["timestamp"].is_monotonic_increasing
+    assert events.set_index("event_id")["user_id"]["e2"] == BOB and summary["guests"] == 0
+    assert "Seven" in pd.read_parquet(tmp_path / "shop/items.parquet")["title"].tolist()
+    again, same = collect(state, tmp_path, history=tmp_path / "shop")  # over itself, as every night
+    assert again["good"] == 9 and same["event_id"].tolist() == events["event_id"].tolist()
+    with pytest.raises(InvalidInput, match="no imported shop: it has no events.parquet"):
+        collect(state, tmp_path, history=state)
+
+
 def test_who_met_which_variant_comes_along(tmp_path: Path):
     state = write(tmp_path / "state", [row(1)], [SHOWN])
     log = ExposureLog(state / "exposures")
@@ -128,7 +148,7 @@ def test_the_catalogue_comes_from_a_file(tmp_path: Path):
     pd.DataFrame({"item_id": ["i1", "i2"], "price": [1.0, 2.0]}).to_parquet(tmp_path / "items.parquet")
     summary, _ = collect(state, tmp_path, items=tmp_path / "items.parquet")
     assert summary["items"] == 2
-    with pytest.raises(InvalidInput, match="takes no items file"):
+    with pytest.raises(InvalidInput, match="takes no items: leave --items out"):
         import_shop("pairs", state, tmp_path / "x", key_file=tmp_path / "key", items=tmp_path / "items.parquet")
 
 
