@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +33,7 @@ CHALLENGER = "challenger"
 HISTORY_TAG = "champions"  # versions that were champion, oldest first: what a rollback goes back along
 CASES = Path("evaluation/cases.npy")
 MAX_PARAM = 6000
+LOCK = "roles.lock"
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,8 @@ class Registry:
                 findings = findings[:-1]
                 tag = json.dumps([asdict(f) for f in findings])
             self.client.set_model_version_tag(MODEL, str(known.version), "checks", tag)
-            self._decide(Version.of(known, {}), margin, findings, cases, against, gate or GateConfig())
+            with self._alone():
+                self._decide(Version.of(known, {}), margin, findings, cases, against, gate or GateConfig())
         return self.get(int(known.version))
 
     def versions(self) -> list[Version]:
@@ -176,14 +180,15 @@ class Registry:
 
     def promote(self, reference: str | int) -> Version:
         """Make a version champion, whatever its figures; the one it replaces can be rolled back to."""
-        version = self.get(reference)
-        if CHAMPION in version.aliases:
-            return version
-        about = {"registry": str(self.location), "version": version.number, "bundle": version.bundle_version,
-                 "instead_of": self._serving(), "decision": version.decision}  # fmt: skip
-        with self.audit.recording("override" if version.held else "promotion", about):
-            self._crown(version.number, [*self._history(), version.number])
-        return self.get(version.number)
+        with self._alone():
+            version = self.get(reference)
+            if CHAMPION in version.aliases:
+                return version
+            about = {"registry": str(self.location), "version": version.number, "bundle": version.bundle_version,
+                     "instead_of": self._serving(), "decision": version.decision}  # fmt: skip
+            with self.audit.recording("override" if version.held else "promotion", about):
+                self._crown(version.number, [*self._history(), version.number])
+            return self.get(version.number)
 
     def rollback(self) -> Version:
         """Make the previous champion champion again; the one that goes becomes challenger.
@@ -191,15 +196,16 @@ class Registry:
         Raises:
             InvalidInput: there was no champion before this one.
         """
-        history = self._history()
-        if len(history) < 2:
-            raise InvalidInput("nothing to roll back to: no version was champion before this one")
-        *rest, gone = history
-        about = {"registry": str(self.location), "version": rest[-1], "instead_of": gone}
-        with self.audit.recording("rollback", about):
-            self._crown(rest[-1], rest)
-            self.client.set_registered_model_alias(MODEL, CHALLENGER, str(gone))
-        return self.get(rest[-1])
+        with self._alone():
+            history = self._history()
+            if len(history) < 2:
+                raise InvalidInput("nothing to roll back to: no version was champion before this one")
+            *rest, gone = history
+            about = {"registry": str(self.location), "version": rest[-1], "instead_of": gone}
+            with self.audit.recording("rollback", about):
+                self._crown(rest[-1], rest)
+                self.client.set_registered_model_alias(MODEL, CHALLENGER, str(gone))
+            return self.get(rest[-1])
 
     def resolve(self, reference: str | int) -> Path:
         """The local folder of a version's bundle, fetched from the server where it is not local."""
@@ -228,6 +234,16 @@ class Registry:
         `s3://...`, or a `file://` address.
         """
         return self.client.get_model_version_download_uri(MODEL, str(self.get(reference).number))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One at a time reads and moves the roles of a folder; a server's API has no lock to offer."""
+        if self.remote or self.empty:
+            yield
+            return
+        with (Path(self.location) / LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _log_run(
         self,

@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,17 @@ def test_registering_the_same_bundle_again_changes_nothing(shop):
     again = register(root / "worse", {"ndcg@10": 0.9}, {}, "# again", "f00d", root / "mlflow")
     assert again.number == 4
     assert roles(registry) == before
+
+
+def test_two_who_promote_at_once_take_turns(tmp_path, monkeypatch):
+    for name, ndcg in (("first", 0.3), ("second", 0.2), ("third", 0.1)):
+        register(write_bundle(tmp_path / name, name), {"ndcg@10": ndcg}, {}, "", "f00d", tmp_path / "mlflow")
+    history = Registry._history
+    monkeypatch.setattr(Registry, "_history", lambda self: (history(self), time.sleep(0.3))[0])
+    with ThreadPoolExecutor() as pool:
+        each = [pool.submit(Registry(tmp_path / "mlflow").promote, number) for number in (2, 3)]
+        assert [done.result().number for done in each] == [2, 3]
+    assert sorted(history(Registry(tmp_path / "mlflow"))) == [1, 2, 3]  # neither was forgotten
 
 
 def test_promote_and_roll_back(shop):
