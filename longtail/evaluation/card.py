@@ -39,32 +39,31 @@ class Data:
 
 @dataclass(frozen=True)
 class Training:
-    """How it was trained: parameters by name, sources, number of features, their schema hash, seed, time it took."""
+    """How it was trained: parameters by name, sources, number of features, their schema hash, seed."""
 
     params: Mapping[str, Any]
     sources: Sequence[str]
     features: int
     feature_schema: str
-    seconds: float | None = None
     seed: int | None = None
     notes: Sequence[str] = field(default_factory=tuple)
 
 
-def model_card(
-    version: str, created: str, report: Report, data: Data, training: Training, bias: BiasReport | None = None
-) -> str:
-    """The card as Markdown."""
+def model_card(report: Report, data: Data, training: Training, bias: BiasReport | None = None) -> str:
+    """The card as Markdown.
+
+    It lies in the bundle whose version is a hash of what lies in it, so it cannot name that.
+    """
     return "\n\n".join(
         [
-            f"# Model card: {report.main} {version}",
+            f"# Model card: {report.main}, trained on events until {data.last}",
             verdict(report) + " " + plain_words(report),
             *_reservations(report),
             "## What it is",
             "A two-stage recommender. Candidate sources propose items, a gradient-boosted ranker orders them, and "
             "rules keep the list safe and varied. It answers with the items a person is likely to want next.",
-            _table(("", ""), [("version", version), ("created", created), ("sources", ", ".join(training.sources)),
+            _table(("", ""), [("sources", ", ".join(training.sources)),
                               ("features", f"{training.features} (schema {training.feature_schema[:12]})"),
-                              ("trained in", "–" if training.seconds is None else f"{training.seconds:.0f} s"),
                               ("seed", "–" if training.seed is None else str(training.seed))]),
             "## What it learned from",
             _table(("", ""), [("data", data.name), ("fingerprint", data.fingerprint), ("events", f"{data.events:,}"),
@@ -144,13 +143,11 @@ def card_page(card: str, title: str) -> str:
     return PAGE.format(title=html.escape(title), body=body)
 
 
-def card_data(
-    version: str, created: str, report: Report, data: Data, training: Training, bias: BiasReport | None = None
-) -> str:
+def card_data(report: Report, data: Data, training: Training, bias: BiasReport | None = None) -> str:
     """What the card says, as JSON for other programs; a figure that does not exist is null."""
     content: dict[str, Any] = {
-        "version": version, "created": created, "verdict": verdict(report), "reservations": reservations(report),
-        "unseen": report.unseen, "cases": report.cases, "data": asdict(data), "training": asdict(training),
+        "verdict": verdict(report), "reservations": reservations(report), "unseen": report.unseen,
+        "cases": report.cases, "data": asdict(data), "training": asdict(training),
         "figures": report.figures(), "limits": [*_limits(report), *training.notes],
         "bias": None if bias is None else bias.findings(),
     }  # fmt: skip

@@ -75,5 +75,5 @@ def _card(folder: Path, shop: Shop, about: Figures, config: TrainingConfig) -> t
     training = Training(params, names, len(feature_list(names)), schema_hash(names), seed=config.seed)
     bias = folder / "evaluation" / "bias.json"
     found = BiasReport.from_json(bias.read_text()) if bias.is_file() else None
-    about_it = (last, last, report, data, training, found)
+    about_it = (report, data, training, found)
     return model_card(*about_it), card_data(*about_it)

@@ -94,7 +94,7 @@ def test_the_card_says_what_stands_out_as_text_page_and_data(found):
     lists = {"longtail": np.array([[0, 1]]), "popular": np.array([[1, 2]])}
     truth = Truth(np.array([0, 1]), np.array([0]))
     report = judge(lists, truth, main="longtail", n_items=40, item_popularity=np.full(40, 3), resamples=20)
-    given = ("v1", "2024-03-01", report, Data("shop", "f00d", 1, 1, 40, "", ""), Training({}, ["ease"], 1, "abc"))
+    given = (report, Data("shop", "f00d", 1, 1, 40, "", ""), Training({}, ["ease"], 1, "abc"))
     read = BiasReport.from_json(found[0].to_json())
     assert read == found[0]
     text = model_card(*given, read)
