@@ -151,9 +151,11 @@ def test_every_command_of_the_tour(cluster: Cluster, place: Path) -> None:
             if line.startswith("helm install"):
                 installed = tour.deployed()
             if '"share": 0.9' in line:
-                assert "challenger: {bundle: /mnt/claims/bundles/next, share: 0.1}" in tour.deployed()
+                assert '"challenger": {bundle: /mnt/claims/bundles/next, share: 0.1}' in tour.deployed()
             if "variants.challenger=null" in line:
-                assert tour.deployed().strip() == "variants:\n  champion: {bundle: /mnt/claims/bundles/next, share: 1}"
+                assert (
+                    tour.deployed().strip() == 'variants:\n  "champion": {bundle: /mnt/claims/bundles/next, share: 1}'
+                )
             if "rbac.deployers" in line:
                 assert tour.deployed().endswith(CHANGE)
             if line.startswith("helm rollback"):
