@@ -201,7 +201,7 @@ class Served:
                 self.rows.append(
                     Impression(
                         f"r{self.shop.request_number - len(users) + first + b}",
-                        str(self.truth.user_ids[users[first + b]]), None, "home", int(part.time[b]), "champion",
+                        str(self.truth.user_ids[users[first + b]]), None, "homepage", int(part.time[b]), "champion",
                         self.bundle.version, "full", "live", ids, [1.0] * len(ids), score[at].tolist(),
                         [names[s] for s in found.best[at]], int(part.segment[b]), part.history.item[mine],
                         part.history.time[mine], items, np.ascontiguousarray(features[at], "<f4").tobytes(),

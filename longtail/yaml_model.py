@@ -80,6 +80,10 @@ def _describe(error: ErrorDetails, lines: Lines, name: str) -> str:
         message = "unknown key"
     elif error["type"] == "missing":
         message = "missing"
+    elif error["type"] in ("model_type", "model_attributes_type", "dataclass_type", "dict_type"):
+        message = "expected keys and values below it"
+    elif error["type"] in ("tuple_type", "list_type"):
+        message = "expected a list, such as [a, b]"
     elif error["type"] == "string_type":
         message += ', put it in "quotes"'
     return f"{name} line {lines[known]}: {dotted(location) or 'the file'}: {message}"

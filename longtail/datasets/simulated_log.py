@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from longtail.datasets.simulated_world import Truth
 from longtail.schema import EVENT_CODE, EVENT_TYPES
 
-SURFACES = ("home", "product", "search", "account")
+SURFACES = ("homepage", "product", "search", "account")
 DEVICES = ("mobile", "desktop", "tablet")
 SCHEMA = pa.schema(
     [

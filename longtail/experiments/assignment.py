@@ -103,8 +103,8 @@ def assign_all(who: Sequence[str], to: Allocation) -> np.ndarray:
     return out
 
 
-def grown(slots: Ranges, allocation: float, taken: Iterable[Ranges] = ()) -> Ranges:
-    """`slots` and as many free ones of the layer that they make up `allocation` (0..1); those that were in stay in.
+def grown(slots: Ranges, allocation: float, taken: Iterable[Ranges] = (), layer: str = "default") -> Ranges:
+    """`slots` and as many free ones of the `layer` that they make up `allocation` (0..1); those that were in stay in.
 
     `taken` are the slots of the layer's other experiments. A smaller allocation gives up what was added last.
 
@@ -118,13 +118,13 @@ def grown(slots: Ranges, allocation: float, taken: Iterable[Ranges] = ()) -> Ran
     for others in taken:
         for low, high in others:
             if own[low:high].any():
-                raise InvalidInput(f"slots {low} to {high} of the layer belong to two experiments")
+                raise InvalidInput(f"slots {low} to {high} of the layer {layer} belong to two experiments")
             busy[low:high] = True
     wanted = round(allocation * SLOTS)
     free = np.flatnonzero(~busy)
     if wanted - len(order) > len(free):
         raise InvalidInput(
-            f"the layer has {len(free) / SLOTS:.2%} free, {(wanted - len(order)) / SLOTS:.2%} more are needed: "
+            f"the layer {layer} has {len(free) / SLOTS:.2%} free, {(wanted - len(order)) / SLOTS:.2%} more are needed: "
             "stop another experiment, or use another layer"
         )
     return _ranges((order + free[: max(wanted - len(order), 0)].tolist())[:wanted])

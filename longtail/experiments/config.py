@@ -219,7 +219,7 @@ class Experiment(_Strict):
         Raises:
             InvalidInput: the layer has not so many slots free.
         """
-        slots = grown(before, self.allocation, taken)
+        slots = grown(before, self.allocation, taken, self.layer)
         return Allocation(self.layer, self.salt or self.name, slots, self.shares, self.holdout)
 
 

@@ -88,6 +88,11 @@ class UnitLog:
             FROM met WHERE {where} GROUP BY unit
         """)
 
+    def surfaces(self) -> list[str]:
+        """The surfaces on which units met lists, in alphabetical order."""
+        found = self.con.execute("SELECT DISTINCT surface FROM met WHERE unit IS NOT NULL AND surface IS NOT NULL")
+        return sorted(surface for (surface,) in found.fetchall())
+
     def held_out(self, window: Window, share: float, others: str) -> None:
         """Put the `units` of everybody into two variants, `HOLDOUT` and `others`, by the hash that the servers use.
 

@@ -47,6 +47,8 @@ class Metric(BaseModel):
     def _with_builtin(cls, data: Any) -> Any:
         if isinstance(data, str):
             data = {"name": data}
+        elif not isinstance(data, dict | Metric):
+            raise ValueError(f"name a metric ({', '.join(BUILTIN)}), or write its `name` and `event` below it")
         if isinstance(data, dict):
             base = BUILTIN.get(str(data.get("name")), {})
             if not base and "name" in data and "event" not in data:

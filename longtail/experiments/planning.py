@@ -85,7 +85,7 @@ def plan(experiment: Experiment, folder: Path | str) -> Plan:
     trend.
 
     Raises:
-        InvalidInput: the log cannot be read, or is too short or too small to count on.
+        InvalidInput: the log cannot be read, is too short or too small to count on, or has none of the surfaces.
     """
     with open_log(folder, experiment.unit) as log:
         room = (log.last + 1 - log.first) // DAY_US
@@ -94,6 +94,9 @@ def plan(experiment: Experiment, folder: Path | str) -> Plan:
         spans = [d for d in DAYS if d + min(covariate, 7) <= room] or [d for d in (1, 3) if d <= room]
         if not spans:
             raise InvalidInput(f"the log of {folder} holds less than a day: collect more before planning")
+        if experiment.surfaces and not set(experiment.surfaces) & set(shown := log.surfaces()):
+            has = f"only on {', '.join(shown)}: name one of these" if shown else "and on no other surface"
+            raise InvalidInput(f"the log of {folder} has no lists{experiment.where}, {has}")
         outlooks = [
             _drafted(experiment, log, days) if duel else _counted(experiment, log, days, covariate) for days in spans
         ]

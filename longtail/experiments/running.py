@@ -98,8 +98,8 @@ def placed(experiment: Experiment, bundles: Mapping[str, Path], folder: Path, ot
         variants[name] = PlacedVariant(share=variant.share, **{k: v for k, v in given.items() if v is not None})
     return Placed(
         layer=experiment.layer, unit=experiment.unit, salt=experiment.salt or experiment.name, kind=experiment.kind,
-        slots=grown((), experiment.allocation, taken(experiment.layer, others)), surfaces=experiment.surfaces,
-        variants=variants,
+        slots=grown((), experiment.allocation, taken(experiment.layer, others), experiment.layer),
+        surfaces=experiment.surfaces, variants=variants,
     )  # fmt: skip
 
 
@@ -110,7 +110,8 @@ def ramped(name: str, allocation: float, running: Mapping[str, Placed]) -> Place
         InvalidInput: the layer has no room, or it would shrink: people who were in would meet something else.
     """
     now = running[name]
-    more = grown(now.slots, allocation, taken(now.layer, {n: p for n, p in running.items() if n != name}))
+    others = {n: p for n, p in running.items() if n != name}
+    more = grown(now.slots, allocation, taken(now.layer, others), now.layer)
     if _size(more) <= _size(now.slots) or allocation > 1:
         raise InvalidInput(
             f"{name} has {_size(now.slots) / 10_000:.0%} of its layer: a ramp goes up, to 1 at most; else stop it"

@@ -1,11 +1,13 @@
 """An experiment's file: what it means, and how its mistakes are told."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from longtail.errors import InvalidInput
 from longtail.experiments.config import Experiment
+from longtail.experiments.running import can_run
 
 GOOD = """name: test
 variants:
@@ -22,7 +24,8 @@ def test_the_annotated_example_is_valid():
     assert (found.control, found.treatments) == ("control", ("deeper",))
     assert [m.name for m in found.metrics] == ["revenue", "conversion", "returns", "ctr", "big_orders"]
     assert found.metric.winsorise == 0.999 and found.metrics[2].sign == -1
-    assert found.dates.days == 28
+    assert found.dates.days % 7 == 0
+    can_run(found, datetime.now(UTC))  # as the README does
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,9 @@ def test_the_annotated_example_is_valid():
         ("minimum_effect", "minimal_effect", "line 6: minimal_effect: unknown key"),
         ("share: 0.5, bundle", "share: 0.4, bundle", "line 2: variants: the shares sum to 0.9, they must sum to 1"),
         ("metric: revenue", "metric: income", "line 5: metric: no built-in metric 'income': say its `event`, or use"),
+        ("metric: revenue", "metric:", "line 5: metric: name a metric (revenue, conversion, "),
+        ("metric: revenue", "metric: revenue\nguardrails:\n  -", "line 7: guardrails[0]: expected keys and values"),
+        ("metric: revenue", "metric: revenue\nalso: clicks", "line 6: also: expected a list, such as [a, b]"),
         ("end: 2024-03-15", "end: 2024-03-01", "line 7: dates: the end 2024-03-01 must come after the start"),
         ("metric: revenue", "metric: revenue\nalso: [revenue]", "the metric revenue stands there twice"),
         ("  b:", "  holdout:", "holdout is the name of those whom no experiment touches"),

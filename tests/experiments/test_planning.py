@@ -68,3 +68,8 @@ def test_a_short_log_is_carried_on_and_the_hopeless_is_said(log):
     assert hopeless.days is None and "a year could not tell 0.0%" in hopeless.sentence
     with pytest.raises(InvalidInput, match="nothing of carts stands in the log"):
         plan(Experiment.parse(TEXT.replace("{name: revenue, winsorise: 0.99}", "carts")), log)
+
+
+def test_surfaces_that_the_log_lacks_are_told_beside_those_it_has(log):
+    with pytest.raises(InvalidInput, match="has no lists on email, only on cart, homepage: name one of these"):
+        plan(Experiment.parse(TEXT + "surfaces: [email]\n"), log)

@@ -180,7 +180,7 @@ def test_what_cannot_run_is_refused_in_one_line(servers, tmp_path):
 
     another = text.replace("name: ranker", "name: another")
     assert "there was an experiment ranker already" in told(text)
-    assert "90.00% free" in told(another.replace("allocation: 0.1", "allocation: 1"))
+    assert "the layer ranking has 90.00% free" in told(another.replace("allocation: 0.1", "allocation: 1"))
     assert "both change bundle" in told(another.replace("layer: ranking", "layer: other"))
     assert "5.0% are kept out" in told(another.replace("holdout: 0.05", "holdout: 0.1"))
     assert "both must go by user" in told(another.replace("layer:", "unit: session\nlayer:"))
