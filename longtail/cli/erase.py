@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longtail.cli.options import DEFAULT_KEY_FILE, DEFAULT_REGISTRY, JsonOption, KeyFileOption, RegistryOption
+from longtail.cli.options import DEFAULT_KEY_FILE, DEFAULT_REGISTRY, JsonOption, RegistryOption
 from longtail.cli.serving import DEFAULT_STATE, StateOption
 from longtail.errors import InvalidInput
 
@@ -22,12 +22,15 @@ def erase(
     registry: RegistryOption = DEFAULT_REGISTRY,
     live: Annotated[str, typer.Option(help="Store of live events, where it is not the state folder's.")] = "",
     lists: Annotated[str, typer.Option(help="Store of lists that `longtail precompute` filled.")] = "",
-    key_file: KeyFileOption = DEFAULT_KEY_FILE,
+    key_file: Annotated[
+        Path, typer.Option(help="The key file of the import, which must exist; LONGTAIL_PSEUDONYM_KEY goes before it.")
+    ] = DEFAULT_KEY_FILE,
     as_json: JsonOption = False,
 ) -> None:
     """Erase a person from live store, stored lists, people's store, sealed events, shown lists and imported shops.
 
-    It is recorded by pseudonym only. Exit code 0 also where something still knows the person: it is said what.
+    It is recorded by pseudonym only. Exit code 0 also where something still knows the person, or nothing did: it is
+    said.
     """
     import os
 
@@ -36,6 +39,8 @@ def erase(
     from longtail.identity import Pseudonymiser, load_key
     from longtail.identity.pseudonyms import KEY_VARIABLE
 
+    if not user.strip():
+        raise InvalidInput("the id is empty: name the person as the shop knows them")
     if not key_file.is_file() and not os.environ.get(KEY_VARIABLE):
         raise InvalidInput(f"{key_file} does not exist: name the key file of the import, or set {KEY_VARIABLE}")
     person = Pseudonymiser(load_key(key_file)).of(user)
@@ -44,8 +49,8 @@ def erase(
         raise InvalidInput(f"{state} does not exist and no shop is named: there is nothing to erase from")
     log, erased = AuditLog.of(state), Erased()
     with log.recording("erasure", {"pseudonym": person, "places": places}) as entry:
-        found = live or (f"sqlite://{(state / 'live.db').resolve()}" if (state / "live.db").is_file() else "")
-        asyncio.run(_stores(found, lists, person, erased))
+        events = live or (f"sqlite://{(state / 'live.db').resolve()}" if (state / "live.db").is_file() else "")
+        asyncio.run(_stores(events, lists, person, erased))
         if state.is_dir():
             erase_state(state, person, erased)
         for folder in shop or []:
@@ -63,9 +68,14 @@ def erase(
             "--shop), topics of Kafka, backups"
         )
     log.append("erasure", {"of": entry.n, "pseudonym": person, "erased": erased.rows, "left": erased.left})
+    found = any(erased.rows.values()) or bool(bundles.holding)
     if as_json:
-        typer.echo(json.dumps({"pseudonym": person, "erased": erased.rows, "left": erased.left}, indent=2))
+        told = {"pseudonym": person, "found": found, "erased": erased.rows, "left": erased.left}
+        typer.echo(json.dumps(told, indent=2))
         return
+    if not found:
+        key = KEY_VARIABLE if os.environ.get(KEY_VARIABLE) else key_file
+        typer.echo(f"nothing of them was found: is this their id, and {key} the key of the import?")
     for place, rows in erased.rows.items():
         typer.echo(f"{place}: {rows} erased")
     for text in erased.left:

@@ -41,7 +41,7 @@ def monitor(
     """
     from longtail.cli.progress import shown
     from longtail.monitoring.config import Watch
-    from longtail.monitoring.log import days_between, days_in, yesterday
+    from longtail.monitoring.log import days_between, days_in, too_early, yesterday
     from longtail.monitoring.report import as_json as told
     from longtail.monitoring.report import sentence
     from longtail.monitoring.run import monitor as run
@@ -52,11 +52,14 @@ def monitor(
         if day:
             raise typer.BadParameter("name either --day, or --first and --last")
         oldest, newest = days_in(log)
-        days = days_between(_day(first) or oldest, _day(last) or newest)
+        days = days_between(max(_day(first) or oldest, oldest), _day(last) or newest)
         if not days:
             raise typer.BadParameter("there is no such day: --first lies behind --last, or behind the end of the log")
     else:
         days = [_day(day) or yesterday()]
+        if day is None and (early := too_early(log, days[0])):  # servers that began today: nobody is to be called
+            typer.echo(json.dumps({"sentence": early, "signals": []}, indent=1) if as_json else early)
+            return
     folder = bundle_of(bundle, registry)
     with shown() as progress:
         found = run(log, folder, out, days, watch, now, progress)

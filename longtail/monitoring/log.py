@@ -91,6 +91,16 @@ def days_in(folder: Path) -> tuple[str, str]:
     return found[0], found[-1]
 
 
+def too_early(folder: Path, day: str) -> str:
+    """What to say of an ISO day before the log's first one, '' of any other.
+
+    Raises:
+        InvalidInput: see `days_in`.
+    """
+    first = days_in(folder)[0]
+    return f"the log of {folder} begins on {first}: there is nothing of {day} to check" if day < first else ""
+
+
 @contextlib.contextmanager
 def open_log(folder: Path | str, start: int, end: int, segments: Sequence[str], memory: str = "2GB") -> Iterator[Log]:
     """The log of a state folder (`events/`, `impressions/`) or an imported shop (`events.parquet`).

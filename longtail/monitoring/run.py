@@ -19,7 +19,7 @@ from longtail.monitoring.config import Watch
 from longtail.monitoring.exposition import write_metrics
 from longtail.monitoring.history import History
 from longtail.monitoring.judging import Measured, judge
-from longtail.monitoring.log import Log, day_of, days_in, iso, open_log
+from longtail.monitoring.log import Log, day_of, days_in, iso, open_log, too_early
 from longtail.monitoring.reference import NEW_DAYS, Reference
 from longtail.monitoring.report import write_report
 from longtail.monitoring.signal import Signal
@@ -59,7 +59,7 @@ def monitor(
     `now`, microseconds, is when this happens; days that are not over are judged as far as they went.
 
     Raises:
-        InvalidInput: the log or the history cannot be read.
+        InvalidInput: the log or the history cannot be read, or a day lies in the future or before the log's first.
         InvalidBundle: the bundle cannot be read.
     """
     log, out = Path(log), Path(out)
@@ -70,6 +70,8 @@ def monitor(
     for day in days:
         if day_of(day) > now:
             raise InvalidInput(f"{day} lies in the future: name a day that has begun")
+        if why := too_early(log, day):
+            raise InvalidInput(why)
     found: list[Signal] = []
     for n, day in enumerate(days, 1):
         found += check_day(log, watched, history, day, watch, now, day == newest)

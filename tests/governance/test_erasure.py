@@ -132,6 +132,23 @@ def test_the_command_reaches_every_store_and_records_the_pseudonym_only(state: P
     assert any("Kafka, backups" in text for text in told["left"])
 
 
+def test_somebody_whom_nothing_knows_is_no_success_and_nobody_is_refused(state: Path, tmp_path: Path):
+    def erase(user: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "longtail.cli", "erase", user, "--state", str(state), "--registry", "none"],
+            capture_output=True, text=True, timeout=120, cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "LONGTAIL_PSEUDONYM_KEY": KEY},
+        )  # fmt: skip
+
+    refused = erase(" ")
+    assert (refused.returncode, refused.stdout) == (2, "") and len(refused.stderr.splitlines()) == 1
+    assert not (state / "audit.jsonl").exists()
+    first = erase("nobody").stdout.splitlines()[0]
+    assert "nothing of them was found" in first and "LONGTAIL_PSEUDONYM_KEY the key of the import?" in first
+    assert len(list(AuditLog(state / "audit.jsonl").entries())) == 2
+    assert "nothing of them" not in erase("anna").stdout
+
+
 def test_bundles_that_hold_the_person_are_named_and_so_are_those_that_cannot_be_opened(tmp_path: Path):
     from longtail.engine.baked import write_people
     from longtail.governance.erasure import held_by

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.served_shop import Fault
+from longtail import steps
 from longtail.cli.app import app
 from longtail.datasets.simulated_world import Drift
 from longtail.errors import InvalidInput
@@ -23,7 +24,7 @@ from longtail.monitoring.drift import sample
 from longtail.monitoring.exposition import METRICS
 from longtail.monitoring.history import History
 from longtail.monitoring.judging import Measured
-from longtail.monitoring.log import day_of
+from longtail.monitoring.log import day_of, iso
 from longtail.monitoring.run import measure_day, monitor
 from longtail.schema import DAY_US
 
@@ -56,10 +57,10 @@ def test_what_was_served_is_what_training_computes(lived):
 def test_counts_agree_with_the_log_itself(lived):
     lists = lived.served.rows  # of the newest day
     found = measured(lived, lived.served.state, lived.days[-1])
-    home = [row for row in lists if row.surface == "home"]
-    assert {row.surface for row in lists} == {"home", "product"}
+    home = [row for row in lists if row.surface == "homepage"]
+    assert {row.surface for row in lists} == {"homepage", "product"}
     top = sum(len(row.items) for row in home)
-    clicks = found["ctr", "surface home"].value * top
+    clicks = found["ctr", "surface homepage"].value * top
     assert clicks == pytest.approx(round(clicks)) and clicks > 0
     from_source = sum(source == lived.watched.bundle.sources[0] for row in lists for source in row.source)
     share = found.get(("source_share", lived.watched.bundle.sources[0]))
@@ -137,11 +138,30 @@ def test_the_command_remembers_reports_and_says_by_its_code_what_is_critical(liv
     exported = (tmp_path / "monitor.prom").read_text()
     assert set(re.findall(r"^# HELP (\w+)", exported, re.M)) == set(METRICS)
     assert 'longtail_monitor_fired{check="feature_parity",part="",severity="critical"} 0.0' in exported
-    late = run("--day", "2020-01-01")  # nothing was written on that day
+    after = iso(day_of(lived.days[-1]) + DAY_US)
+    late = run("--day", after)  # nothing was written on that day
     assert late.exit_code == 1 and "log_freshness" in late.output
     assert run("--day", "soon").exit_code == 2
     with pytest.raises(InvalidInput, match="future"):
         monitor(lived.served.state, lived.bundle, tmp_path, ["2024-05-02"], now=day_of("2024-05-01"))
+
+
+def test_the_night_after_servers_began_calls_nobody(lived, tmp_path, monkeypatch):
+    def run(*words: str):
+        asked = ["monitor", str(lived.served.state), "--bundle", str(lived.bundle), "--out", str(tmp_path), *words]
+        return CliRunner().invoke(app, asked)
+
+    before = iso(day_of(lived.days[0]) - DAY_US)
+    monkeypatch.setattr("longtail.monitoring.log.yesterday", lambda: before)
+    done = run()
+    assert done.exit_code == 0 and f"begins on {lived.days[0]}" in done.output
+    assert json.loads(run("--json").output)["signals"] == [] and not list(tmp_path.iterdir())
+    done = run("--first", before, "--last", lived.days[0])
+    assert History(tmp_path / "history.db").days() == lived.days[:1], done.output
+    named = run("--day", before).exception
+    assert isinstance(named, InvalidInput) and f"begins on {lived.days[0]}" in str(named)
+    told = steps.monitor(str(lived.served.state), str(tmp_path), str(tmp_path / "none"), "", "", tmp_path / "step")
+    assert f"begins on {lived.days[0]}" in told["sentence"] and told["critical"] == []
 
 
 def test_a_folder_without_a_log_is_named(lived, tmp_path):
