@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def train(out: Path, parameters: dict[str, Any], console: Console) -> dict[str, 
     result = {name: artifact.path for name, artifact in outputs.items()} | {
         "version": int(registered["version"]),
         "aliases": list(registered["aliases"]),
+        "held": bool(registered["held"]),
         "registry": parameters["registry"],
         "config": parameters["config"],
         "log": str(out.resolve() / "pipeline.log"),
@@ -75,6 +77,12 @@ def train(out: Path, parameters: dict[str, Any], console: Console) -> dict[str, 
     beside.write_text(json.dumps(result, indent=2))
     os.replace(beside, out / RESULT)
     return result
+
+
+def outcome(version: int, aliases: Sequence[str], held: bool) -> str:
+    """The registered version and the role it has, or why it has none."""
+    role = ", ".join(aliases) or ("held back" if held else "no role")
+    return f"version {version} ({role})" + ("" if aliases else f": `longtail registry show {version}` says why")
 
 
 def tell_steps() -> None:
@@ -92,8 +100,8 @@ def main(given: list[str] | None = None) -> None:
     console = Console(file=sys.stdout)  # the very stream: `sys.stdout` is another one while steps speak
     with one_line_errors(), ending_on_signals(tell_steps):
         result = train(out, parameters, console)
-        role = ", ".join(result["aliases"]) or "kept"
-        console.print(f"version {result['version']} ({role})", highlight=False)
+        said = outcome(result["version"], result["aliases"], result["held"])
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
         console.print(f"report    {result['evaluation']}/report.html", highlight=False, soft_wrap=True)
         console.print(f"bundle    {result['bundle']}", highlight=False, soft_wrap=True)
 

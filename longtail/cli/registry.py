@@ -1,6 +1,10 @@
 """`longtail registry`: which bundle serves, which one did before, and changing that."""
 
 import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +16,7 @@ from longtail.cli.options import DEFAULT_REGISTRY, JsonOption, RegistryOption
 if TYPE_CHECKING:
     from longtail.registry import Version
 
+INDENT = "    "
 app = typer.Typer(no_args_is_help=True, help="List versions of the recommender, promote one, roll back.")
 
 
@@ -24,7 +29,8 @@ def list_versions(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOpti
     if as_json:
         typer.echo(json.dumps([asdict(v) for v in versions], indent=2))
     elif versions:
-        _show(versions)
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        typer.echo("\n".join(listed(versions, width)))
     else:
         typer.echo("no versions yet: run `longtail train` first")
 
@@ -83,17 +89,37 @@ def path(
 
 
 def _announce(version: "Version") -> None:
-    typer.echo(f"version {version.number} ({version.bundle_version}) is champion; servers take it at their next start")
+    typer.echo(
+        f"version {version.number} ({version.bundle_version}) is champion; servers take it at their next start, or now "
+        f"by `longtail deploy {version.number}`"
+    )
 
 
-def _show(versions: "list[Version]") -> None:
-    from rich.console import Console
-    from rich.table import Table
+def listed(versions: "Sequence[Version]", width: int | None = None) -> list[str]:
+    """A line for each version below a heading; on a terminal of this `width` its reason stands below, in two lines at
+    most."""
+    rows = [("version", "role", "figure", "bundle", "data")] + [
+        (
+            str(v.number),
+            ", ".join(v.aliases) or "-",
+            f"{v.metric} {v.value:.4f}",
+            v.bundle_version,
+            v.data_fingerprint[:8],
+        )
+        for v in versions
+    ]
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    heading, *heads = ("  ".join(cell.ljust(n) for cell, n in zip(row, wide, strict=True)) for row in rows)
+    if width is None:
+        return [f"{heading}  decided because", *(f"{h}  {_because(v)}" for h, v in zip(heads, versions, strict=True))]
+    out = [heading.rstrip()]
+    for head, v in zip(heads, versions, strict=True):
+        more = f" ... `longtail registry show {v.number}`"
+        out += [head.rstrip(), *textwrap.wrap(_because(v), width, initial_indent=INDENT, subsequent_indent=INDENT,
+                                              max_lines=2, placeholder=more)]  # fmt: skip
+    return out
 
-    table = Table("version", "bundle", "role", "figure", "made", "data", "decided because")
-    for v in versions:
-        made = datetime.fromtimestamp(v.created / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-        role = ", ".join(v.aliases)
-        figure = f"{v.metric} {v.value:.4f}" + ("" if v.unseen else " (of cases it learned from)")
-        table.add_row(str(v.number), v.bundle_version, role, figure, made, v.data_fingerprint[:8], v.decision)
-    Console().print(table)
+
+def _because(version: "Version") -> str:
+    learned = "" if version.unseen else " (the figure is of cases it learned from)"
+    return " ".join(version.decision.split()) + learned

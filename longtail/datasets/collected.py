@@ -112,6 +112,8 @@ def _joined(con: duckdb.DuckDBPyConnection, logs: dict[str, list[Path]], history
 
 def _catalogue(folder: Path, items: Path | None, history: Path | None) -> pd.DataFrame | None:
     if items is not None:
+        if not Path(items).is_file():
+            raise InvalidInput(f"{items} does not exist: `--items` names the Parquet file of the catalogue")
         return read_table(Path(items), ("item_id",))
     beside = (history or folder) / "items.parquet"
     return read_table(beside, ("item_id",)) if beside.is_file() else None

@@ -64,12 +64,12 @@ def decide(policy: Policy, signals: Sequence[Signal], past: Sequence[Past], now:
         return Decision(None, (), day, "nothing fired on enough days", "quiet")
     largest = max(triggers, key=lambda t: ACTIONS.index(t.action)).action
     chosen = tuple(t for t in triggers if largest != "alert" or t.action == "alert")
-    told = "; ".join(f"{t.check}{f' ({t.part})' if t.part else ''} on {', '.join(t.days)}: {t.reason}" for t in chosen)
+    told = "; ".join(f"{_about(t.check, t.part)} on {', '.join(t.days)}: {t.reason}" for t in chosen)
     if largest == "alert":
         return Decision("alert", chosen, day, told)
     bad = [s for s in signals if s.day == day and s.fired and s.name in policy.hold]
     if bad:
-        why = f"{largest} is held back, the data of {day} is bad: {bad[0].name}: {bad[0].reason}"
+        why = f"{largest} is held back, the data of {day} is bad: {_about(bad[0].name, bad[0].part)}: {bad[0].reason}"
         return Decision(None, chosen, day, f"{why} ({told})", "held")
     if (left := cooling(policy, largest, past, now)) > 0:
         why = f"{largest} waits for {left / DAY_S:.1f} days more after the last run"
@@ -83,6 +83,10 @@ def decide(policy: Policy, signals: Sequence[Signal], past: Sequence[Past], now:
         )
         return Decision(None, chosen, day, f"{why} ({told})", "budget")
     return Decision(largest, chosen, day, told)
+
+
+def _about(check: str, part: str) -> str:
+    return f"{check} ({part})" if part else check
 
 
 def confirmed(rule: Rule, signals: Sequence[Signal], past: Sequence[Past]) -> list[Trigger]:

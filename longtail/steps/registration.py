@@ -109,7 +109,9 @@ def register(
         findings=[*findings, *compared], against=against, gate=gate, kept={WARM: warm} if warm else None,
     )  # fmt: skip
     say(f"version {version.number}, {version.decision}")
-    return {"version": version.number, "aliases": list(version.aliases), "bundle": manifest.version}
+    return {
+        "version": version.number, "aliases": list(version.aliases), "held": version.held, "bundle": manifest.version,
+    }  # fmt: skip
 
 
 def _limits(ranker: Path, bundle: Path, gate: GateConfig) -> list[Finding]:

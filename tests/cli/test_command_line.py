@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from longtail.registry import register
+from longtail.cli.registry import listed
+from longtail.registry import Version, register
+from pipelines.run_local import outcome
 
 
 def longtail(*arguments: object, **options) -> subprocess.CompletedProcess:
@@ -54,7 +56,9 @@ def registry(tmp_path_factory) -> Path:
 def test_registry_lists_promotes_and_rolls_back(registry):
     listed = json.loads(longtail("registry", "list", "--json", "--registry", registry).stdout)
     assert [(v["number"], v["aliases"]) for v in listed] == [(2, ["challenger"]), (1, ["champion"])]
-    assert "champion" in longtail("registry", "list", "--registry", registry).stdout
+    heading, newest, first = longtail("registry", "list", "--registry", registry).stdout.splitlines()
+    assert heading.startswith("version") and newest.split()[:4] == ["2", "challenger", "ndcg@10", "0.1000"]
+    assert first.endswith(f"f00d  {listed[1]['decision']}"), "what a pipe gets is not cut"
     assert longtail("registry", "promote", "challenger", "--registry", registry).stdout.startswith("version 2 (worse)")
     bundle = Path(longtail("registry", "path", "--registry", registry).stdout.strip())
     assert json.loads((bundle / "manifest.json").read_text())["version"] == "worse"
@@ -62,6 +66,25 @@ def test_registry_lists_promotes_and_rolls_back(registry):
     refused = longtail("registry", "rollback", "--registry", registry)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == "longtail: nothing to roll back to: no version was champion before this one\n"
+
+
+def test_a_terminal_of_80_columns_shows_ids_whole_and_points_on_for_the_rest_of_a_reason():
+    about = {"figures": {"ndcg@10": 0.1234}, "data_fingerprint": "f00dfeed11", "source": "", "run_id": "", "created": 0}
+    long = f"held back: {'one part of the people surely loses; ' * 9}"
+    versions = [
+        Version(12, "20261127-223010-0123abcd", (), "ndcg@10", decision=long, **about),
+        Version(1, "20261126-223010-0123abcd", ("champion",), "ndcg@10", decision="champion: the first one", **about),
+    ]
+    lines = listed(versions, 80)
+    assert max(map(len, lines)) <= 80
+    assert [line[:4].strip() for line in lines] == ["vers", "12", "", "", "1", ""]
+    assert "20261127-223010-0123abcd" in lines[1] and lines[2].startswith("    held back: one part")
+    assert lines[3].endswith("... `longtail registry show 12`") and lines[5] == "    champion: the first one"
+
+
+def test_what_became_of_a_trained_version_is_said():
+    assert outcome(2, ["challenger"], False) == "version 2 (challenger)"
+    assert outcome(3, [], True) == "version 3 (held back): `longtail registry show 3` says why"
 
 
 def test_a_mistake_in_the_surfaces_is_told_before_anything_is_trained(tmp_path):

@@ -148,6 +148,8 @@ def test_the_catalogue_comes_from_a_file(tmp_path: Path):
     pd.DataFrame({"item_id": ["i1", "i2"], "price": [1.0, 2.0]}).to_parquet(tmp_path / "items.parquet")
     summary, _ = collect(state, tmp_path, items=tmp_path / "items.parquet")
     assert summary["items"] == 2
+    with pytest.raises(InvalidInput, match="none.parquet does not exist: `--items` names the Parquet file"):
+        collect(state, tmp_path, items=tmp_path / "none.parquet")
     with pytest.raises(InvalidInput, match="takes no items: leave --items out"):
         import_shop("pairs", state, tmp_path / "x", key_file=tmp_path / "key", items=tmp_path / "items.parquet")
 

@@ -77,6 +77,9 @@ def test_the_budget_of_a_day():
 
 
 def test_bad_data_is_told_and_never_trained_on():
+    held = decide(policy(RULES.replace("[bot_traffic]", "[missing_values]")), [
+        *drift(4, 5), signal("missing_values", 5, part="device")], [], 0)  # fmt: skip
+    assert "is bad: missing_values (device): " in held.reason
     signals = [*drift(4, 5), signal("bot_traffic", 5)]
     found = decide(policy(), signals, [], 0)
     assert (found.action, found.kept) == (None, "held")
