@@ -89,7 +89,9 @@ def _show(summary: dict[str, Any], out: Path, as_json: bool) -> None:
         f"{summary['good']:,} events of {summary['users']:,} users and {summary['guests']:,} guests over "
         f"{summary['items']:,} items, {summary['first'][:10]} to {summary['last'][:10]}"
     )
-    if summary["bad"] or summary["duplicates"]:
-        reasons = ", ".join(f"{reason}: {n:,}" for reason, n in summary["reasons"].items())
-        typer.echo(f"left out {summary['bad']:,} bad rows ({reasons}) and {summary['duplicates']:,} repeated ones")
+    reasons = ", ".join(f"{reason}: {n:,}" for reason, n in summary["reasons"].items())
+    left = [f"{summary['bad']:,} bad rows ({reasons})"] if summary["bad"] else []
+    left += [f"{summary['duplicates']:,} repeated ones"] if summary["duplicates"] else []
+    if left:
+        typer.echo(f"left out {' and '.join(left)}")
     typer.echo(f"the shop is in {out}; next: longtail train {out}")
