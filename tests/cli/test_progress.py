@@ -63,6 +63,7 @@ def _read(terminal: int) -> bytes:
 @pytest.mark.parametrize(("every", "between"), [(60.0, []), (0.0, ["writing: 1 of 3", "writing: 2 of 3"])])
 def test_a_log_is_not_flooded(every: float, between: list[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(progress, "EVERY_S", every)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 7.0)
     text = io.StringIO()
     with progress.shown(Console(file=text)) as report:
         for done in range(3):
