@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -44,7 +45,10 @@ class Outcomes:
             )
         columns = ["event_type", "request_id", "item_id", "user_id", "timestamp", "value"]
         kind = pc.field("event_type")
-        asked, theirs = pc.field("request_id").isin(list(requests)), pc.field("user_id").isin(list(people))
+        asked, theirs = (
+            pc.field(name).isin(pa.array(list(ids), pa.string()))  # typed, because there may be none
+            for name, ids in (("request_id", requests), ("user_id", people))
+        )
         wanted = (kind.isin(KINDS) & asked) | ((kind == "purchase") & theirs)
         events = pq.read_table(path, columns=columns, filters=wanted).to_pandas()
         events = events[~(events["value"] < 0)]  # what came back

@@ -187,6 +187,7 @@ def test_what_came_of_lists_is_read_from_events(tmp_path):
     found = Outcomes.load(tmp_path, {"r1", "r2", "r3"}, {"u"})
     assert found.clicked == {("r1", "a"), ("r1", "b")}
     assert found.bought == {("u", "a", 3), ("u", "c", 3)}
+    assert Outcomes.load(tmp_path, set(), set()) == Outcomes(set(), set())
     assert Outcomes.load(tmp_path, {"r2"}, {"another"}) == Outcomes(set(), set())  # only what is asked for is held
     with pytest.raises(InvalidInput, match="import"):
         Outcomes.load(tmp_path / "nowhere", {"r1"}, {"u"})
