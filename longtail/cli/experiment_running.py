@@ -13,7 +13,6 @@ from longtail.cli.serving import (
     AnywayOption,
     StateOption,
     UrlOption,
-    not_taken_over,
     putting_back,
     taken_over,
     traffic_of,
@@ -198,5 +197,4 @@ def _put(new: "Deployment", before: "Deployment", state: Path, into: Path | None
     served, file = serving(url), state / DEPLOYMENT
     offered = new.replace(file, before)
     with putting_back(offered, file, before):
-        if taken_over(url, lambda now: now["deployment"] == offered.fingerprint, served, timeout_s) is None:
-            raise not_taken_over(timeout_s, state)
+        taken_over(url, lambda now: now["deployment"] == offered.fingerprint, served, timeout_s, state)

@@ -167,9 +167,7 @@ def deploy(
     wanted = {name: verify(variant.bundle).version for name, variant in deployment.variants.items()}
     with recorded(state, registry, {"champion": version, "challenger": challenger}, share=share if challenger else 0):
         with putting_back(deployment.replace(file, served), file, served):
-            now = taken_over(url, lambda now: _versions(now) == wanted, before, timeout_s)
-            if now is None:
-                raise not_taken_over(timeout_s, state)
+            now = taken_over(url, lambda now: _versions(now) == wanted, before, timeout_s, state)
         for name, variant in now["variants"].items():
             typer.echo(f"{name} serves {variant['version']} to {variant['share']:.0%} of the people")
 
@@ -190,15 +188,15 @@ def putting_back(new: "Deployment", file: Path, before: "Deployment") -> Iterato
 
 
 def taken_over(
-    url: str, wanted: Callable[[dict[str, Any]], bool], before: dict[str, Any], timeout_s: float
-) -> dict[str, Any] | None:
-    """The `status` of servers that were given another deployment, once it is as `wanted`; None: not in that time.
+    url: str, wanted: Callable[[dict[str, Any]], bool], before: dict[str, Any], timeout_s: float, state: Path
+) -> dict[str, Any]:
+    """The `status` of servers that were given another deployment, once it is as `wanted`.
 
-    `before` is their status without it.
+    `before` is their status without it, `state` the folder of their logs.
 
     Raises:
         InvalidInput: they refuse it.
-        Unavailable: nothing answers there.
+        Unavailable: nothing answers there, or not in that time.
     """
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
@@ -208,12 +206,7 @@ def taken_over(
         if now["refused"] and now["refused"] != before["refused"]:
             raise InvalidInput(f"refused, what served goes on: {now['refused']['why']}")
         time.sleep(0.2)
-    return None
-
-
-def not_taken_over(timeout_s: float, state: Path) -> Unavailable:
-    """What to say then; the file is put back."""
-    return Unavailable(f"not taken over within {timeout_s:g} s, what served goes on: see the logs in {state}")
+    raise Unavailable(f"not taken over within {timeout_s:g} s, what served goes on: see the logs in {state}")
 
 
 def status(url: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from longtail.durable import locked
 from longtail.errors import InvalidInput
 from longtail.experiments.config import Name
 from longtail.experiments.placed import Placed, together
@@ -141,8 +141,7 @@ class Deployment(_Strict):
             InvalidInput: somebody else changed it meanwhile, and what they wrote stays.
         """
         path = Path(path)
-        with path.with_name(f".{path.name}.lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(path.with_name(f".{path.name}.lock")):
             if Deployment.load(path).fingerprint != over.fingerprint:
                 raise InvalidInput(f"{path} was changed by somebody else meanwhile: run this again")
             self.save(path)

@@ -70,8 +70,8 @@ def monitor(
     for day in days:
         if day_of(day) > now:
             raise InvalidInput(f"{day} lies in the future: name a day that has begun")
-        if why := too_early(log, day):
-            raise InvalidInput(why)
+    if days and (why := too_early(log, min(days))):
+        raise InvalidInput(why)
     found: list[Signal] = []
     for n, day in enumerate(days, 1):
         found += check_day(log, watched, history, day, watch, now, day == newest)

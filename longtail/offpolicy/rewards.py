@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 from longtail.engine.impressions import Impression
 from longtail.errors import InvalidInput
 from longtail.events import Catalogue
-from longtail.ranking.objective import item_worth
+from longtail.ranking.objective import LEAST, MOST, item_worth
 from longtail.surfaces import BoundSurface
 
 KINDS = ("click", "add_to_cart", "purchase")
-LEAST, MOST = 0.05, 20.0  # of a median item: as the ranker's gains are bounded, so that no item decides alone
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def worth_of_clicks(
     margin of some per cent.
     """
     tilt = surface.rules.tilt
-    worth = item_worth(objective, catalogue.price, catalogue.margin, catalogue.return_rate)
     if tilt is not None:
-        worth = np.exp(tilt.astype(np.float64))
+        return np.exp(tilt.astype(np.float64)).clip(LEAST, MOST)
+    worth = item_worth(objective, catalogue.price, catalogue.margin, catalogue.return_rate)
     return None if worth is None else worth.clip(LEAST, MOST)

@@ -18,6 +18,7 @@ from longtail.schema import EVENT_CODE
 Goal = Literal["clicks", "conversion", "revenue", "net_revenue", "margin"]
 Mix = Annotated[dict[Goal, Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
 MONEY = ("revenue", "net_revenue", "margin")
+LEAST, MOST = 0.05, 20.0  # that an item is taken to be worth, the median item being 1: none decides alone
 
 
 def _form(value: Any) -> str:
@@ -98,6 +99,6 @@ def gains(
     out = np.zeros(len(log))
     for goal, share in shares(objective).items():
         worth = item_worth(goal, price, margin, rate)
-        scale = 1.0 if worth is None else np.clip(worth, 0.05, 20)[log.item]
+        scale = 1.0 if worth is None else np.clip(worth, LEAST, MOST)[log.item]
         out += share * scale * (1.0 if goal == "clicks" else step)
     return (interest * out).astype(np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -18,6 +17,7 @@ from urllib.parse import unquote, urlparse
 
 import numpy as np
 
+from longtail.durable import locked
 from longtail.errors import InvalidBundle, InvalidInput
 from longtail.evaluation.gate import Finding, GateConfig, beats, not_worse
 from longtail.governance.audit import AuditLog
@@ -241,8 +241,7 @@ class Registry:
         if self.remote or self.empty:
             yield
             return
-        with (Path(self.location) / LOCK).open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(Path(self.location) / LOCK):
             yield
 
     def _log_run(

@@ -28,10 +28,10 @@ class Findings(Collector):
         try:
             found = list(text_string_to_metric_families(self._file.read_text()))
         except FileNotFoundError:
-            found = []
+            return
         except (OSError, ValueError) as error:
             say("findings_unreadable", logging.WARNING, file=self._file, error=told(error))
-            found = []
+            return
         yield from found
 
 

@@ -24,18 +24,12 @@ spec:
         - --state=/var/lib/longtail
         - --config=/etc/longtail/collector.yaml
         - --metrics_port=8080
-        {{- if $findings }}
-        - --findings=/var/lib/longtail-monitoring/monitor.prom
-        {{- end }}
       {{- else }}
       command: [python, -m, serving.collector]
       args:
         - --state=/var/lib/longtail
         - --port=8080
         - --config=/etc/longtail/collector.yaml
-        {{- if $findings }}
-        - --findings=/var/lib/longtail-monitoring/monitor.prom
-        {{- end }}
         {{- if include "longtail.redis" .root }}
         - --live=$(LONGTAIL_REDIS_URL)
         {{- end }}
@@ -43,6 +37,9 @@ spec:
         - --guard=/etc/longtail-guard/guard.yaml
         {{- end }}
       {{- end }}
+        {{- if $findings }}
+        - --findings=/var/lib/longtail-monitoring/monitor.prom
+        {{- end }}
       env:
         {{- include "longtail.serverEnv" .root | nindent 8 }}
         {{- if not $drain }}
