@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("compile", "submit", "schedule", "status"):
         command = verbs.add_parser(verb)
-        command.add_argument("what", help="name of a pipeline; for status, a run or nothing for the newest")
+        command.add_argument("what", help="name of a pipeline; for status, a run by id or name, or nothing")
         if verb != "status":
             command.add_argument("--platform", default="")
         if verb != "compile":
@@ -136,7 +137,7 @@ def schedules(client: Client, experiment: str, name: str) -> list[str]:
 def status(args: argparse.Namespace) -> int:
     """Show a run by step; the exit code says how it ended."""
     client = connect(args.host, args.namespace, args.token_file)
-    run = args.what or newest(client, args)
+    run = args.what if is_id(args.what) else newest(client, args)
     if args.wait == "yes":
         return follow(client, run, args)
     state = look(client, run, args.host)
@@ -144,8 +145,17 @@ def status(args: argparse.Namespace) -> int:
     return state.exit_code
 
 
+def is_id(word: str) -> bool:
+    """Whether it is a run's id, not its name."""
+    try:
+        return bool(uuid.UUID(word))
+    except ValueError:
+        return False
+
+
 def newest(client: Client, args: argparse.Namespace) -> str:
-    """The run of the experiment that was made last."""
+    """The run of the experiment that was made last, of those of the given name where there is one."""
+    wanted = {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": args.what}]}
     with answered(args.host), quiet():
         try:
             experiment = client.get_experiment(experiment_name=args.experiment, namespace=args.namespace or None)
@@ -153,7 +163,12 @@ def newest(client: Client, args: argparse.Namespace) -> str:
             raise InvalidInput(
                 f"there is no experiment {args.experiment}: run `longtail pipeline submit` first"
             ) from None
-        found = client.list_runs(experiment_id=experiment.experiment_id, page_size=1, sort_by="created_at desc").runs
+        found = client.list_runs(
+            experiment_id=experiment.experiment_id, page_size=1, sort_by="created_at desc",
+            filter=json.dumps(wanted) if args.what else None,
+        ).runs  # fmt: skip
+    if not found and args.what:
+        raise InvalidInput(f"the experiment {args.experiment} has no run {args.what}: name its id, or look in Kubeflow")
     if not found:
         raise InvalidInput(f"the experiment {args.experiment} has no runs: run `longtail pipeline submit` first")
     return found[0].run_id

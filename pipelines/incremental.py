@@ -31,6 +31,7 @@ def incremental(
     impressions: str = "",
     off_policy_margin: float = 0.05,
     gate: str = '{"promote": "not_worse"}',
+    run: str = "",
 ) -> Outputs:
     """Refresh the champion or train it further, judge the outcome and register it.
 
@@ -49,6 +50,7 @@ def incremental(
         impressions: folder of the champion's impression log, empty for none.
         off_policy_margin: how much worse than the champion the bundle may be by that log, as a share.
         gate: what else the bundle must hold to become champion or to get traffic, JSON.
+        run: name of the run that the registered version carries.
     """
     shop = ingest(reader=reader, source=source, key_file=key_file, mapping=mapping, max_bad_share=max_bad_share)
     shop.set_caching_options(False)  # a folder's content is not part of a task's identity
@@ -65,5 +67,5 @@ def incremental(
     ranker = warm_ranker(champion=fetched, candidates=candidates, config=config, action=action).outputs["ranker"]
     return judge_and_register(
         imported, features, index, candidates, ranker, config, registry, surfaces, metric, margin, impressions,
-        off_policy_margin, gate,
+        off_policy_margin, gate, run,
     )  # fmt: skip

@@ -37,6 +37,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--margin", type=float, default=0.0)
     parser.add_argument("--off-policy-margin", type=float, default=0.05)
     parser.add_argument("--gate", default="", help="JSON; empty for the pipeline's own")
+    parser.add_argument("--run", default="", help="name that the registered version carries")
     return parser.parse_args(given)
 
 

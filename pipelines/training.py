@@ -28,7 +28,7 @@ class Outputs(NamedTuple):
 
 def judge_and_register(
     shop: Any, features: Any, index: Any, candidates: Any, ranker: Any, config: str, registry: str, surfaces: str,
-    metric: str, margin: float, impressions: str, off_policy_margin: float, gate: str,
+    metric: str, margin: float, impressions: str, off_policy_margin: float, gate: str, run: str,
 ) -> Outputs:  # fmt: skip
     """The end of every training: what was trained, however it was, is judged, asked of the log, and registered."""
     judged = evaluate(shop=shop, index=index, candidates=candidates, ranker=ranker, config=config)
@@ -59,6 +59,7 @@ def judge_and_register(
         metric=metric,
         margin=margin,
         gate=gate,
+        run=run,
     )
     registered.set_caching_options(False)  # it writes to the registry
     return Outputs(
@@ -86,6 +87,7 @@ def training(
     impressions: str = "",
     off_policy_margin: float = 0.05,
     gate: str = "{}",
+    run: str = "",
 ) -> Outputs:
     """Train, judge and register one recommender.
 
@@ -103,6 +105,7 @@ def training(
         impressions: folder of the champion's impression log, empty for none.
         off_policy_margin: how much worse than the champion the bundle may be by that log, as a share.
         gate: what else the bundle must hold to become champion or to get traffic, JSON.
+        run: name of the run that the registered version carries.
     """
     shop = ingest(reader=reader, source=source, key_file=key_file, mapping=mapping, max_bad_share=max_bad_share)
     shop.set_caching_options(False)  # a folder's content is not part of a task's identity
@@ -114,5 +117,5 @@ def training(
     ranker = train_ranker(candidates=candidates, config=config).outputs["ranker"]
     return judge_and_register(
         imported, features, index, candidates, ranker, config, registry, surfaces, metric, margin, impressions,
-        off_policy_margin, gate,
+        off_policy_margin, gate, run,
     )  # fmt: skip

@@ -20,6 +20,7 @@ def register(
     metric: str,
     margin: float,
     gate: str,
+    run: str,
     bundle: dsl.Output[dsl.Model],
 ):
     """Put the bundle together and register it; it becomes champion if it beats the champion.
@@ -38,6 +39,7 @@ def register(
         metric: figure that decides who is champion.
         margin: lead over the champion that is needed, in units of the metric.
         gate: what else the bundle must hold, JSON; what it leaves out keeps its default.
+        run: name of the run, kept with the version; empty for none.
         bundle: the bundle; its metadata carry version and aliases.
     """
     from pathlib import Path
@@ -50,4 +52,5 @@ def register(
     parsed = TrainingConfig.parse(config)
     judged, out = Path(verdict.path), Path(bundle.path)
     limits = GateConfig.parse(gate)
-    bundle.metadata.update(steps.register(*inputs, out, registry, parsed, surfaces, metric, margin, judged, limits))
+    figures = steps.register(*inputs, out, registry, parsed, surfaces, metric, margin, judged, limits, run)
+    bundle.metadata.update(figures)

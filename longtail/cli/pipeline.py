@@ -97,7 +97,7 @@ def schedule(
 
 @app.command()
 def status(
-    run: Annotated[str, typer.Argument(help="Id of the run; by default the newest of the experiment.")] = "",
+    run: Annotated[str, typer.Argument(help="Id or name of the run; by default the newest of the experiment.")] = "",
     wait: WaitOption = False,
     every_s: EveryOption = 5.0,
     as_json: JsonOption = False,

@@ -94,6 +94,7 @@ class Registry:
         against: np.ndarray | None = None,
         gate: GateConfig | None = None,
         kept: Mapping[str, Sequence[Path]] | None = None,
+        run: str = "",
     ) -> Version:
         """Store a bundle as the next version and let it take the role it earned.
 
@@ -117,6 +118,7 @@ class Registry:
             against: what the champion reaches on the same requests as `cases`, float [B], where that was worked out.
             gate: how the two are compared; by default the new one must be better.
             kept: files by the name of a folder that are stored with the version, beside the bundle (see `kept`).
+            run: name of the run that registers it, by which that run finds its version again.
 
         Raises:
             InvalidBundle: the folder holds no readable manifest.
@@ -137,6 +139,7 @@ class Registry:
                 "data_fingerprint": data_fingerprint,
                 "figures": figures_tag(numbers, metric),
                 "unseen": "yes" if unseen else "no",
+                "run": run,
             }
             self._ensure_model()
             known = self.client.create_model_version(MODEL, source, run_id, tags=tags, description=model_card)

@@ -22,7 +22,7 @@ class Version:
     """One registered bundle: `figures` flat by dotted name, `aliases` its roles, `created` in ms since 1970.
 
     `unseen` is False where the figures are of cases that it had learned from. `checks` are the gate's findings:
-    `check`, `passed`, `holds`, `reason`.
+    `check`, `passed`, `holds`, `reason`. `run` is the name of the run that registered it, where it had one.
     """
 
     number: int
@@ -37,6 +37,7 @@ class Version:
     created: int
     unseen: bool = True
     checks: tuple[dict[str, Any], ...] = ()
+    run: str = ""
 
     @property
     def value(self) -> float:
@@ -65,6 +66,7 @@ class Version:
             created=int(found.creation_timestamp),
             unseen=tags.get("unseen") != "no",
             checks=tuple(json.loads(tags.get("checks", "[]"))),
+            run=tags.get("run", ""),
         )
 
 

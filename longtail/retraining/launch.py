@@ -7,6 +7,7 @@ import re
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from longtail.errors import InvalidInput, LongtailError, Unavailable
@@ -40,24 +41,26 @@ class StillRunning(LongtailError):
 def launch(run: Local | Kubeflow, number: int, action: str, started: float, lock: int, note: Say) -> Outcome:
     """Do the run `number` of the ledger, from the start or from where it was cut off.
 
-    `started` seconds since 1970; `lock` is a descriptor that the processes of the run inherit; `note` takes what a
-    later pass must know of it.
+    `started`, seconds since 1970, is when it was started first; `lock` is a descriptor that the processes of the run
+    inherit; `note` takes what a later pass must know of it.
 
     Raises:
         StillRunning, Unavailable: nothing is known of how it ended; ask again later.
     """
+    # Runs, and what they register, are known again by it: numbers begin anew where a ledger is lost.
+    name = f"longtail-retrain-{number} {datetime.fromtimestamp(started, UTC):%Y-%m-%d %H:%M:%S.%f}"
     if run.where == "local":
-        return _local(run, number, action, started, lock)
-    return _kubeflow(run, number, action, started, lock, note)
+        return _local(run, number, name, action, lock)
+    return _kubeflow(run, number, name, action, lock, note)
 
 
-def _local(run: Local, number: int, action: str, started: float, lock: int) -> Outcome:
+def _local(run: Local, number: int, name: str, action: str, lock: int) -> Outcome:
     config = json.dumps(_config(run.config))
     words = {"--action": action, "--reader": run.reader, "--source": run.source, "--registry": run.registry,
-             "--out": run.out, "--config": config}  # fmt: skip
+             "--out": run.out, "--config": config, "--run": name}  # fmt: skip
     given = {"--surfaces": run.surfaces, "--impressions": run.impressions}
     words |= {flag: value for flag, value in given.items() if value}
-    words |= {f"--{name.replace('_', '-')}": value for name, value in run.options.items()}
+    words |= {f"--{option.replace('_', '-')}": value for option, value in run.options.items()}
     log = run.out / f"retrain-{number}.log"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     code, said = run_program("pipelines.run_local", words, log, lock, run.timeout_hours)
@@ -65,18 +68,17 @@ def _local(run: Local, number: int, action: str, started: float, lock: int) -> O
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if code:
         return Outcome(False, f"{last_line(said) or f'exit code {code}'} (log: {log})", cpu_s=cpu_s)
-    return replace(_registered(run.registry, started), cpu_s=cpu_s)
+    return replace(_registered(run.registry, name), cpu_s=cpu_s)
 
 
-def _kubeflow(run: Kubeflow, number: int, action: str, started: float, lock: int, note: Say) -> Outcome:
-    # By its name a run is found again when the process that submitted it was killed before it could tell the id.
-    name = f"longtail-retrain-{number}"
+def _kubeflow(run: Kubeflow, number: int, name: str, action: str, lock: int, note: Say) -> Outcome:
     log = Path(f"retrain-{number}.log")
     place = {f"--{n.replace('_', '-')}": v for n, v in {"experiment": "longtail-retrain", **run.options}.items()}
+    # It was submitted already where the process that did so was killed before it could tell the id.
     existing = _found(name, place, lock)
     if existing is None:
         words = ["submit", "incremental" if action != "full" else "training", "--platform", str(run.platform)]
-        params = dict(run.params) | ({} if action == "full" else {"action": action})
+        params = dict(run.params) | {"run": name} | ({} if action == "full" else {"action": action})
         words += [word for item in params.items() for word in ("--param", "=".join(item))]
         words += ["--config", str(run.config)] if run.config else []
         code, said = _pipeline([*words, "--name", name], place, lock, 1.0)
@@ -94,7 +96,7 @@ def _kubeflow(run: Kubeflow, number: int, action: str, started: float, lock: int
     deployed = (DEPLOY.findall(said) or [""])[-1]  # the last is the error, if there was one
     if code and (not deployed or deployed.startswith("skipped")):
         return Outcome(False, f"run {existing} failed: {last_line(said)}")
-    found = _registered(run.registry, started)
+    found = _registered(run.registry, name)
     if code:
         return replace(found, succeeded=False, told=f"run {existing}: {found.told}; not deployed: {deployed}")
     return replace(found, told=f"run {existing}: {found.told}{f'; deployed: {deployed}' if deployed else ''}")
@@ -106,14 +108,13 @@ def _found(name: str, place: dict[str, str], lock: int) -> str | None:
     Raises:
         Unavailable: Kubeflow does not say.
     """
-    code, said = _pipeline(["status", "--json"], place, lock, 0.1)
-    if code == InvalidInput.exit_code and ("there is no experiment" in said or "has no runs" in said):
+    code, said = _pipeline(["status", name, "--json"], place, lock, 0.1)
+    if code == InvalidInput.exit_code and ("there is no experiment" in said or "has no run" in said):
         return None
     try:
-        newest = json.loads(said[said.index("{") :])
+        return str(json.loads(said[said.index("{") :])["run"])
     except ValueError:
         raise Unavailable(f"Kubeflow does not say whether it runs already: {last_line(said)}") from None
-    return newest["run"] if newest["name"] == name else None
 
 
 def _pipeline(
@@ -123,15 +124,15 @@ def _pipeline(
     return run_program("longtail.cli", ["pipeline", *words, *flags], log, lock, hours)
 
 
-def _registered(registry: str, started: float) -> Outcome:
-    """The version that was registered since, and what the gate decided about it."""
+def _registered(registry: str, name: str) -> Outcome:
+    """The version that the run of this name registered, and what the gate decided about it."""
     from longtail.registry import CHAMPION, Registry
 
-    newest = next(iter(Registry(registry).versions()), None)
-    if newest is None or newest.created < started * 1000 - 1000:
+    version = next((v for v in Registry(registry).versions() if v.run == name), None)
+    if version is None:
         return Outcome(True, "it registered nothing new: the same data gave the same bundle")
-    told = f"version {newest.number}, {newest.decision}"
-    return Outcome(True, told, newest.number, CHAMPION in newest.aliases)
+    told = f"version {version.number}, {version.decision}"
+    return Outcome(True, told, version.number, CHAMPION in version.aliases)
 
 
 def _config(path: Path | None) -> dict:

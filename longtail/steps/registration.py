@@ -73,7 +73,7 @@ def off_policy(
 def register(
     shop: Path, features: Path, index: Path, candidates: Path, ranker: Path, evaluation: Path, out: Path,
     registry: str, config: TrainingConfig, surfaces: str = "", metric: str = "ndcg@10", margin: float = 0.0,
-    verdict: Path | None = None, gate: GateConfig | None = None,
+    verdict: Path | None = None, gate: GateConfig | None = None, run: str = "",
 ) -> Figures:  # fmt: skip
     """Put the bundle together and register it; the gate decides which role it takes, and why is kept with the version.
 
@@ -107,6 +107,7 @@ def register(
         margin=margin, cases=np.load(evaluation / "cases.npy"),
         unseen=Report.from_json((evaluation / "report.json").read_text()).unseen,
         findings=[*findings, *compared], against=against, gate=gate, kept={WARM: warm} if warm else None,
+        run=run,
     )  # fmt: skip
     say(f"version {version.number}, {version.decision}")
     return {

@@ -10,13 +10,17 @@ import pytest
 
 from longtail.registry import Registry
 from longtail.retraining.ledger import Ledger
+from pipelines.kubeflow import connect
 from tests.pipelines.stand_in import kubeflow
 from tests.registry.test_registry import write_bundle
 from tests.retraining.signals import checked
 from tests.retraining.signals import signal as verdict
 
 pytestmark = pytest.mark.slow
-EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "platform.example.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "docs" / "platform.example.yaml"
+COMPILED = ROOT / "pipelines" / "training.yaml"
+PARAMS = {"reader": "shop", "source": "/mnt/shop", "registry": "http://mlflow.mlflow:5000"}
 POLICY = f"""
 rules: [{{when: index_age, do: refresh, confirm: {{days: 1, of: 1}}}}]
 run:
@@ -65,7 +69,7 @@ def test_a_run_is_submitted_once_and_followed_to_its_end(shop):
         code, said = retrain(shop, server.url)
         assert code == 0, said
         (run,) = server.runs
-        assert run["display_name"] == "longtail-retrain-1"
+        assert run["display_name"].startswith("longtail-retrain-1 ")
         assert run["runtime_config"]["parameters"]["action"] == "refresh"
         assert run["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "longtail-incremental"
     (row,) = Ledger(shop / "ledger.db").runs()
@@ -78,15 +82,28 @@ def test_a_crash_after_the_submission_submits_nothing_again(shop):
         server.progress = [{"state": "RUNNING"}]
         code, _ = retrain(shop, server.url, "-c", CRASH)
         assert code == -signal.SIGKILL
-        assert [run["display_name"] for run in server.runs] == ["longtail-retrain-1"]
+        assert len(server.runs) == 1
+        client = connect(server.url)  # somebody else's, meanwhile, in the same experiment
+        client.run_pipeline(server.runs[0]["experiment_id"], "by hand", str(COMPILED), PARAMS)
         server.progress = [{"state": "FAILED"}]
         code, said = retrain(shop, server.url)
         assert code == 1, said
         assert "was cut off and goes on" in said
-        assert len(server.runs) == 1
+        assert len(server.runs) == 2
     (row,) = Ledger(shop / "ledger.db").runs()
     assert row.state == "failed"
     assert row.triggers[0]["check"] == "index_age"
+
+
+def test_after_the_ledger_is_lost_the_run_of_an_older_one_is_taken_for_nobodys(shop):
+    with kubeflow() as server:
+        server.progress = [{"state": "SUCCEEDED"}]
+        for _ in range(2):
+            code, said = retrain(shop, server.url)
+            assert code == 0, said
+            for file in shop.glob("ledger.db*"):
+                file.unlink()
+        assert len(server.runs) == 2
 
 
 @pytest.mark.parametrize(("step", "state", "told"), [
@@ -99,7 +116,10 @@ def test_what_came_of_the_deployment_that_ends_a_run_stands_in_the_ledger(shop, 
         server.progress = [{"state": "RUNNING"}]
         retrain(shop, server.url, "-c", CRASH)
         write_bundle(shop / "bundle", "new")
-        Registry(shop / "mlflow").register(shop / "bundle", {"ndcg@10": 0.1}, {}, "# it", "f00d")
+        name = server.runs[0]["runtime_config"]["parameters"]["run"]
+        Registry(shop / "mlflow").register(shop / "bundle", {"ndcg@10": 0.1}, {}, "# it", "f00d", run=name)
+        write_bundle(shop / "other", "other")  # somebody else's, meanwhile
+        Registry(shop / "mlflow").register(shop / "other", {"ndcg@10": 0.0}, {}, "# it", "f00d")
         details = {"task_details": [{"display_name": "deploy", "task_id": "1", **step}]}
         server.progress = [{"state": step["state"], "run_details": details}]
         code, said = retrain(shop, server.url)

@@ -42,7 +42,7 @@ flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 with pathlib.Path("starts").open("a") as file:
     file.write("x")
 bundle, ndcg = json.loads(pathlib.Path("next.json").read_text())
-Registry(flags["--registry"]).register(pathlib.Path(bundle), {"ndcg@10": ndcg}, {}, "# it", "f00d")
+Registry(flags["--registry"]).register(pathlib.Path(bundle), {"ndcg@10": ndcg}, {}, "# it", "f00d", run=flags["--run"])
 """
 CRASH = """
 import os, signal, sys
