@@ -65,8 +65,8 @@ storageUris:
 {{- $path = printf "/mnt/claims/%s" $claim }}
 {{- end }}
 {{- if not (hasKey $seen $path) }}
-  - uri: {{ $uri }}
-    mountPath: {{ $path }}
+  - uri: {{ $uri | quote }}
+    mountPath: {{ $path | quote }}
 {{- end }}
 {{- $_ := set $seen $path true }}
 {{- end }}
@@ -92,8 +92,8 @@ variants:
       {{- end }}
       {{- if and .guard .root.Values.secrets.apiKeys.name }}
       - secret:
-          name: {{ .root.Values.secrets.apiKeys.name }}
+          name: {{ .root.Values.secrets.apiKeys.name | quote }}
           items:
-            - {key: {{ .root.Values.secrets.apiKeys.key }}, path: guard.yaml}
+            - {key: {{ .root.Values.secrets.apiKeys.key | quote }}, path: guard.yaml}
       {{- end }}
 {{- end -}}

@@ -1,12 +1,12 @@
 {{- define "longtail.labels" -}}
 app.kubernetes.io/name: longtail
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
 {{- define "longtail.metadata" -}}
-name: {{ .root.Release.Name }}{{ with .name }}-{{ . }}{{ end }}
-namespace: {{ .root.Release.Namespace }}
+name: "{{ .root.Release.Name }}{{ with .name }}-{{ . }}{{ end }}"
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version | replace "+" "_" }}
   app.kubernetes.io/managed-by: {{ .root.Release.Service }}
@@ -48,7 +48,7 @@ longtail-{{ .name }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ if .gpu
 {{- else if .Values.redis.external.secret -}}
 - name: LONGTAIL_REDIS_URL
   valueFrom:
-    secretKeyRef: {name: {{ .Values.redis.external.secret }}, key: {{ .Values.redis.external.key }}}
+    secretKeyRef: {name: {{ .Values.redis.external.secret | quote }}, key: {{ .Values.redis.external.key | quote }}}
 {{- end }}
 {{- end -}}
 
@@ -56,6 +56,6 @@ longtail-{{ .name }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ if .gpu
 {{- with .Values.secrets.pseudonymKey }}{{ if .name -}}
 - name: LONGTAIL_PSEUDONYM_KEY
   valueFrom:
-    secretKeyRef: {name: {{ .name }}, key: {{ .key }}}
+    secretKeyRef: {name: {{ .name | quote }}, key: {{ .key | quote }}}
 {{- end }}{{ end }}
 {{- end -}}

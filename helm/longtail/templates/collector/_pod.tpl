@@ -95,7 +95,7 @@ spec:
       emptyDir: {sizeLimit: 1Gi}
     {{- if $spools }}
     - name: data
-      persistentVolumeClaim: {claimName: {{ include "longtail.dataClaim" .root }}}
+      persistentVolumeClaim: {claimName: {{ include "longtail.dataClaim" .root | quote }}}
     {{- else }}
     - name: state
       emptyDir: {sizeLimit: 1Gi}
@@ -103,8 +103,8 @@ spec:
     {{- if and $values.secrets.apiKeys.name (not $drain) }}
     - name: guard
       secret:
-        secretName: {{ $values.secrets.apiKeys.name }}
+        secretName: {{ $values.secrets.apiKeys.name | quote }}
         items:
-          - {key: {{ $values.secrets.apiKeys.key }}, path: guard.yaml}
+          - {key: {{ $values.secrets.apiKeys.key | quote }}, path: guard.yaml}
     {{- end }}
 {{- end -}}

@@ -36,7 +36,7 @@ spec:
           {{- with $values.image.pullSecrets }}
           imagePullSecrets:
             {{- range . }}
-            - name: {{ . }}
+            - name: {{ . | quote }}
             {{- end }}
           {{- end }}
           containers:
@@ -61,7 +61,7 @@ spec:
                 {{- end }}
               {{- with $values.jobs.secret }}
               envFrom:
-                - secretRef: {name: {{ . }}}
+                - secretRef: {name: {{ . | quote }}}
               {{- end }}
               resources:
                 {{- toYaml $values.jobs.resources | nindent 16 }}
@@ -84,7 +84,7 @@ spec:
                 {{- end }}
           volumes:
             - name: data
-              persistentVolumeClaim: {claimName: {{ include "longtail.dataClaim" .root }}}
+              persistentVolumeClaim: {claimName: {{ include "longtail.dataClaim" .root | quote }}}
             - name: tmp
               emptyDir: {}
             {{- if .pipelines }}
@@ -104,7 +104,7 @@ spec:
             {{- end }}
             {{- if and (hasPrefix "pvc://" $champion) (not $values.jobs.registry) }}
             - name: bundle
-              persistentVolumeClaim: {claimName: {{ include "longtail.claim" $champion }}, readOnly: true}
+              persistentVolumeClaim: {claimName: {{ include "longtail.claim" $champion | quote }}, readOnly: true}
             {{- end }}
 {{- end -}}
 
