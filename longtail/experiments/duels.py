@@ -17,14 +17,14 @@ from longtail.experiments.analysis import BROKEN_BELOW, Range
 from longtail.experiments.config import Experiment
 from longtail.experiments.decision import Outcome
 from longtail.experiments.interleaving import Duel, credit, judge
-from longtail.experiments.log import MEMORY, PARTS, scan, text
+from longtail.experiments.log import MEMORY, PARTS, micros, scan, text
 from longtail.experiments.report import finite, page, write
 from longtail.schema import DAY_US
 
 # Every event of a drafted list goes to the team that chose its item, and counts on the day and surface of the list.
 CREDITED = """
 WITH drafted AS (
-    SELECT {unit}_id AS unit, request_id, surface, (epoch_us(time) - {start}) // {day} AS day, unnest(items) AS item_id,
+    SELECT {unit}_id AS unit, request_id, surface, ({time} - {start}) // {day} AS day, unnest(items) AS item_id,
         unnest(team) AS team
     FROM {drafts} WHERE experiment = {name} AND {unit}_id IS NOT NULL AND {window}
 )
@@ -122,11 +122,12 @@ def analyse_duel(experiment: Experiment, folder: Path | str, now: int) -> DuelRe
     drafts, events = (scan(files) for files in logs.values())
     dates = experiment.dates
     end = min(now, dates.end_us)
-    window = f"epoch_us(time) >= {dates.start_us} AND epoch_us(time) < {end}"
+    time = micros("time")
+    window = f"{time} >= {dates.start_us} AND {time} < {end}"
     given = {
         "unit": experiment.unit, "drafts": drafts, "events": events, "name": text(experiment.name), "window": window,
-        "kind": text(experiment.metric.event), "until": f"epoch_us(told.timestamp) < {end}", "start": dates.start_us,
-        "day": DAY_US,
+        "kind": text(experiment.metric.event), "until": f"{micros('told.timestamp')} < {end}", "start": dates.start_us,
+        "day": DAY_US, "time": time,
     }  # fmt: skip
     with duckdb.connect() as con:
         con.execute(f"SET memory_limit = {text(MEMORY)}; SET enable_progress_bar = false")

@@ -180,7 +180,7 @@ def _views(con: duckdb.DuckDBPyConnection, folder: Path, unit: str) -> bool:
             f"{folder} holds neither events.parquet nor impressions/{PARTS}: name an imported shop or the servers' "
             "state folder"
         )
-    who = f"{unit}_id AS unit, epoch_us(time) AS time"
+    who = f"{unit}_id AS unit, {micros('time')} AS time"
     shown = scan(logs["impressions"])
     empty = "NULL::VARCHAR AS device, NULL::VARCHAR AS region"
     met = [f"SELECT {who}, {LABELS}, surface, {empty}, false AS exposure FROM {shown}"]
@@ -194,8 +194,8 @@ def _views(con: duckdb.DuckDBPyConnection, folder: Path, unit: str) -> bool:
     if logs["events"]:
         told = scan(logs["events"])
         # Lists are counted from the servers' own log: what a page tells of them again is left out.
-        did.append(f"SELECT {unit}_id AS unit, epoch_us(timestamp) AS time, request_id AS request, event_type AS kind, "
-                   f"1 AS amount, value, session_id AS session, item_id AS item FROM {told} "
+        did.append(f"SELECT {unit}_id AS unit, {micros('timestamp')} AS time, request_id AS request, "
+                   f"event_type AS kind, 1 AS amount, value, session_id AS session, item_id AS item FROM {told} "
                    "WHERE event_type <> 'impression'")  # fmt: skip
     con.execute(f"CREATE TEMP VIEW did AS {' UNION ALL '.join(did)}")
     return True
@@ -214,17 +214,17 @@ def _shop(con: duckdb.DuckDBPyConnection, events: Path, unit: str) -> bool:
     exposures = events.with_name("exposures.parquet")
     logged = f"UNION ALL BY NAME {_exposures([exposures], unit)}" if exposures.is_file() else ""
     con.execute(f"""
-        CREATE TEMP VIEW met AS SELECT {who} AS unit, epoch_us(timestamp) AS time, surface, {LABELS},
+        CREATE TEMP VIEW met AS SELECT {who} AS unit, {micros("timestamp")} AS time, surface, {LABELS},
             device, region, false AS exposure
         FROM (SELECT event_type, user_id, session_id, timestamp, surface, {", ".join(told.values())} FROM {log})
         WHERE event_type = 'impression' {logged}
     """)
     con.execute(f"""
-        CREATE TEMP VIEW did AS SELECT {who} AS unit, epoch_us(timestamp) AS time, event_type AS kind, 1 AS amount,
+        CREATE TEMP VIEW did AS SELECT {who} AS unit, {micros("timestamp")} AS time, event_type AS kind, 1 AS amount,
             value, session_id AS session, {request}, item_id AS item FROM {log}
     """)
     con.execute(f"""
-        CREATE TEMP VIEW placed AS SELECT {who} AS unit, epoch_us(timestamp) AS time, {request}, surface,
+        CREATE TEMP VIEW placed AS SELECT {who} AS unit, {micros("timestamp")} AS time, {request}, surface,
             item_id AS item, {place}
         FROM {log} WHERE event_type = 'impression'
     """)
@@ -238,13 +238,18 @@ def _seen(window: Window, surfaces: Sequence[str]) -> str:
 
 
 def _exposures(files: Sequence[Path], unit: str) -> str:
-    return (f"SELECT {unit}_id AS unit, epoch_us(time) AS time, experiment, variant, surface, device, region, "
+    return (f"SELECT {unit}_id AS unit, {micros('time')} AS time, experiment, variant, surface, device, region, "
             f"true AS exposure FROM {scan(files, 'hive_partitioning = false, union_by_name = true')}")  # fmt: skip
 
 
 def scan(paths: Sequence[Path | str], option: str = "hive_partitioning = false") -> str:
     """Parquet files as a table in SQL."""
     return f"read_parquet([{', '.join(text(p) for p in paths)}], {option})"
+
+
+def micros(column: str) -> str:
+    """A column of times in SQL as microseconds since 1970, whatever its unit and time zone."""
+    return f"epoch_ns({column}) // 1000"  # DuckDB 2.0 has no epoch_us of nanoseconds with a time zone
 
 
 def text(value: object) -> str:

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from longtail.errors import InvalidInput
-from longtail.experiments.analysis import analyse
+from longtail.experiments.analysis import Result, analyse
 from longtail.experiments.assignment import HOLDOUT, places
 from longtail.experiments.config import Experiment
 from longtail.experiments.decision import decide
@@ -87,10 +89,30 @@ def test_figures_agree_with_those_worked_out_unit_by_unit(lifted):
 
 def test_the_servers_own_files_give_the_same_figures(lifted, tmp_path):
     events, folder = lifted
-    shop, state = analyse(experiment(), folder, END), analyse(experiment(), write_state(tmp_path, events), END)
-    assert state.units == shop.units
-    for a, b in zip(shop.lines, state.lines, strict=True):
+    agree(analyse(experiment(), folder, END), analyse(experiment(), write_state(tmp_path, events), END))
+
+
+def agree(one: Result, other: Result) -> None:
+    assert one.units == other.units
+    for a, b in zip(one.lines, other.lines, strict=True):
         assert (a.metric, a.lift.value, a.p) == (b.metric, pytest.approx(b.lift.value), pytest.approx(b.p))
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("s"), pa.timestamp("ms", "UTC"), pa.timestamp("ns"), pa.timestamp("ns", "UTC")]
+)
+def test_times_may_be_written_in_any_unit(lifted, tmp_path, kind):
+    """Such as nanoseconds, which pandas writes."""
+    events, folder = lifted
+    expected = analyse(experiment(), folder, END)
+    for log in (write_shop(tmp_path / "shop", events), write_state(tmp_path / "state", events)):
+        for path in log.rglob("*.parquet"):
+            written = pq.ParquetFile(path).read()
+            for n, name in enumerate(written.column_names):
+                if name in ("time", "timestamp"):
+                    written = written.set_column(n, name, written[name].cast(kind))
+            pq.write_table(written, path)
+        agree(expected, analyse(experiment(), log, END))
 
 
 def test_money_of_a_few_buyers_is_not_cut_away(lifted, tmp_path):
