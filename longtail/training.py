@@ -32,6 +32,7 @@ from longtail.yaml_model import dotted, written
 
 Report = Callable[[str], None]
 Count = Annotated[int, Field(ge=1)]
+PAST = 0.25  # share of the log that must lie before a window, to learn its sources from
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,7 @@ def prepare(shop: Shop, until: int, config: TrainingConfig) -> TrainingSet:
     weight = self_normalised(inverse_propensity(positives.position, theta), positives.position)
     first = int(positives.time.min())
     stamps = [until - w * config.window_days * DAY_US for w in range(config.windows + 1)]
-    # A window needs a past to learn its sources from: a quarter of the log at least.
-    stamps = [s for s in stamps if s - first >= (until - first) * 0.25 or s == until]
+    stamps = [s for s in stamps if s - first >= (until - first) * PAST or s == until]
     content = content_matrix(shop.catalogue)
     taken = snapshots(log, shop.catalogue, stamps)
     return TrainingSet(shop, positives, gain, weight, content, taken, stamps, until, config)

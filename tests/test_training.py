@@ -257,6 +257,18 @@ def all_steps(shop: Path, out: Path, config: TrainingConfig) -> dict:
     return steps.evaluate(shop, out / "index", out / "candidates", out / "ranker", out / "evaluation", config)
 
 
+@pytest.mark.parametrize(
+    ("days", "told"), [(1, "import a longer log"), (8, "import a longer log, or set window_days to 5")]
+)
+def test_a_log_without_a_window_is_refused_before_anything_is_trained(tmp_path: Path, days: int, told: str) -> None:
+    shop = saved(tmp_path / "shop", [(u, u % 3, u * days / 20) for u in range(20)])
+    with pytest.raises(InvalidInput) as error:
+        steps.train_two_tower(shop, tmp_path / "tower", QUICK)
+    assert str(error.value).startswith(f"the log tells of {days * 0.95:.1f} days, and training needs 9.3 for a window")
+    assert str(error.value).endswith(f": {told}")
+    assert not (tmp_path / "tower").exists()
+
+
 BRIEF = replace(QUICK, two_tower=replace(QUICK.two_tower, dim=8, epochs=2, max_seconds=5))
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from longtail.datasets.remote import fetching
-from longtail.errors import InvalidInput
 from longtail.events import Shop
 from longtail.steps.folders import Figures, end_of, fresh, load, read_proposals, say
 from longtail.training import TrainingConfig, learn_blend, propose
@@ -95,8 +94,6 @@ def build_candidates(shop: Path, index: Path, out: Path, config: TrainingConfig)
     data = load(shop, config)
     shared = [TwoTower.load(index)]
     windows = data.windows(skip=1) or data.windows()
-    if not windows:
-        raise InvalidInput("the log is too short for a training window: import a longer log, or shorten window_days")
     if len(data.windows()) == 1:
         say("only one window fits into the log: the ranker learns from what it is judged by, so its figures flatter it")
     proposals = propose(data, list(shared), windows, say)

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from longtail.errors import InvalidInput
 from longtail.events import Shop
-from longtail.training import Proposals, TrainingConfig, TrainingSet, prepare
+from longtail.schema import DAY_US
+from longtail.training import PAST, Proposals, TrainingConfig, TrainingSet, prepare
 
 Figures = dict[str, Any]
 VERDICT = "verdict.json"
@@ -61,9 +63,22 @@ def fingerprint(shop: Path) -> str:
 
 
 def load(shop: Path, config: TrainingConfig) -> TrainingSet:
-    """The training set of an imported shop; its windows end with the log."""
+    """The training set of an imported shop; its windows end with the log.
+
+    Raises:
+        InvalidInput: not one window fits into the log.
+    """
     loaded = Shop.load(shop)
-    return prepare(loaded, end_of(loaded), config)
+    data = prepare(loaded, end_of(loaded), config)
+    if not data.windows():
+        days = (data.until - int(data.positives.time.min())) / DAY_US
+        needed, fits = config.window_days / (1 - PAST), int(days * (1 - PAST))
+        shorter = f", or set window_days to {fits}" if fits else ""
+        raise InvalidInput(
+            f"the log tells of {days:.1f} days, and training needs {needed:.1f} for a window of {config.window_days} "
+            f"and a past before it: import a longer log{shorter}"
+        )
+    return data
 
 
 def learned_windows(candidates: Path) -> list[tuple[int, int]]:
