@@ -7,14 +7,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from longtail.cli.terminal import ending_on_signals, one_line_errors
+from longtail.cli.terminal import ending_on_signals, leave, one_line_errors
 from longtail.errors import InvalidInput
-from pipelines.local import run
-from pipelines.progress import shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 RESULT = "result.json"
 UNCACHED = ("ingest",)  # its data is part of the local fingerprint
@@ -41,9 +40,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def train(out: Path, parameters: dict[str, Any], console: Console) -> dict[str, Any]:
+def train(out: Path, parameters: dict[str, Any], console: "Console") -> dict[str, Any]:
     """Run the pipeline, show its progress, and write and return where its results lie (`out/result.json`)."""
     from pipelines.incremental import incremental
+    from pipelines.local import run
+    from pipelines.progress import shown
     from pipelines.training import training
 
     pipeline = training
@@ -98,8 +99,16 @@ def main(given: list[str] | None = None) -> None:
     """Run, then say where everything lies."""
     parameters = vars(arguments(given))
     out = parameters.pop("out")
-    console = Console(file=sys.stdout)  # the very stream: `sys.stdout` is another one while steps speak
     with one_line_errors(), ending_on_signals(tell_steps):
+        with ending_on_signals(leave):  # what a run imports
+            import psutil  # noqa: F401
+            from kfp import local  # noqa: F401
+            from rich.console import Console
+
+            import pipelines.incremental
+            import pipelines.local
+            import pipelines.progress  # noqa: F401
+        console = Console(file=sys.stdout)  # the very stream: `sys.stdout` is another one while steps speak
         result = train(out, parameters, console)
         said = outcome(result["version"], result["aliases"], result["held"])
         console.print(said, highlight=False, markup=False, soft_wrap=True)

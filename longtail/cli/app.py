@@ -21,7 +21,7 @@ from longtail.cli import (
     serving,
     training,
 )
-from longtail.cli.terminal import one_line_errors
+from longtail.cli.terminal import INTERRUPTED, one_line_errors
 from longtail.errors import InvalidInput
 
 app = typer.Typer(
@@ -78,6 +78,8 @@ def main() -> None:
             code = app(prog_name="longtail", standalone_mode=False)
         except TyperException as error:
             raise InvalidInput(_in_one_line(error)) from None
+        if code == INTERRUPTED:  # Typer has caught it, and says nothing
+            raise KeyboardInterrupt
     raise SystemExit(code or 0)
 
 

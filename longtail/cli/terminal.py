@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from longtail.errors import LongtailError
 
 INTERRUPTED = 130
+STOPPED = "longtail: stopped\n"
 
 
 @contextlib.contextmanager
@@ -32,6 +33,13 @@ def ending_on_signals(tell: Callable[[], None] = lambda: None) -> Iterator[None]
             signal.signal(number, handler)
 
 
+def leave() -> None:
+    """End now, for `ending_on_signals`: while modules are imported, where an exception may get lost or become another
+    one, and nothing was begun that had to be put in order."""
+    os.write(2, STOPPED.encode())  # a handler must not print: it may have come in the middle of a print
+    os._exit(INTERRUPTED)
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn a `LongtailError` into its message on stderr and its exit code, Ctrl-C into exit code 130.
@@ -46,7 +54,7 @@ def one_line_errors() -> Iterator[None]:
         print(f"longtail: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        print("longtail: stopped", file=sys.stderr)
+        sys.stderr.write(STOPPED)
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
         # The reader of a pipe left: what it did not read it did not want.
