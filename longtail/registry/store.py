@@ -240,11 +240,17 @@ class Registry:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One at a time reads and moves the roles of a folder; a server's API has no lock to offer."""
-        if self.remote or self.empty:
+        """One at a time reads and moves the roles.
+
+        MLflow's API has no lock and no write that depends on what is there, so those of a server are moved one at a
+        time by all who keep one record of it, beside which the lock lies.
+        """
+        if self.empty:
             yield
             return
-        with locked(Path(self.location) / LOCK):
+        folder = self.audit.path.parent if self.remote else Path(self.location)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / LOCK):
             yield
 
     def _log_run(

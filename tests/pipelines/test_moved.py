@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
@@ -17,6 +18,7 @@ import pytest
 from longtail import steps
 from longtail.engine.bundle import verify
 from longtail.registry import Registry
+from tests.registry.test_registry import write_bundle
 from tests.test_training import BRIEF, busy, saved
 
 
@@ -45,6 +47,23 @@ def mlflow_server(folder: Path) -> Iterator[str]:
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
+
+
+@pytest.mark.slow
+def test_two_who_promote_at_once_on_a_server_take_turns_where_they_share_a_record(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LONGTAIL_AUDIT", str(tmp_path / "audit" / "audit.jsonl"))
+    history = Registry._history
+    with mlflow_server(tmp_path) as server:
+        for name, ndcg in (("first", 0.3), ("second", 0.2), ("third", 0.1)):
+            bundle = write_bundle(tmp_path / name, name)
+            Registry(server).register(bundle, {"ndcg@10": ndcg}, {}, "", "f00d")
+        monkeypatch.setattr(Registry, "_history", lambda self: (history(self), time.sleep(1))[0])
+        with ThreadPoolExecutor() as pool:
+            each = [pool.submit(Registry(server).promote, number) for number in (2, 3)]
+            assert [done.result().number for done in each] == [2, 3]
+        found = history(Registry(server))
+        assert sorted(found) == [1, 2, 3]  # neither was forgotten
+        assert Registry(server).champion().number == found[-1]
 
 
 class Store:
