@@ -127,6 +127,9 @@ def test_what_cannot_go_on_says_so_in_one_line(shops, tmp_path):
         steps.warm_two_tower(now, tmp_path / "champion", tmp_path / "tower", wide, "refresh")
     with pytest.raises(InvalidInput, match="no action 'full'"):
         steps.warm_two_tower(now, tmp_path / "champion", tmp_path / "tower", CONFIG, "full")
+    with pytest.raises(InvalidInput, match="too short to go on with a new window: import a longer log, or refresh"):
+        long = replace(CONFIG, window_days=30)
+        steps.warm_two_tower(now, tmp_path / "champion", tmp_path / "tower", long, "incremental")
     steps.warm_two_tower(now, tmp_path / "champion", tmp_path / "tower", CONFIG, "refresh")
     steps.build_index(tmp_path / "tower", tmp_path / "index", CONFIG)
     fewer = replace(CONFIG, sources=replace(CONFIG.sources, without=("item_knn",)))

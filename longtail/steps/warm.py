@@ -21,7 +21,7 @@ from longtail.champion import ABOUT, WARM
 from longtail.errors import InvalidInput
 from longtail.steps.fitting import write_ranker
 from longtail.steps.folders import Figures, fresh, load, read_proposals, say
-from longtail.training import Proposals, TrainingConfig, learn_blend, propose
+from longtail.training import Proposals, TrainingConfig, TrainingSet, learn_blend, propose
 
 Action = Literal["refresh", "incremental"]
 BOOSTER, BLEND = "booster.ubj", "blend.json"
@@ -59,13 +59,13 @@ def warm_two_tower(shop: Path, champion: Path, out: Path, config: TrainingConfig
     """The champion's two-tower on this catalogue; an incremental training learns from what happened since.
 
     Raises:
-        InvalidInput: the champion's has other sizes than the configuration asks for.
+        InvalidInput: the champion's has other sizes than the configuration asks for, or the log is too short.
     """
     from longtail.retrieval.two_tower_training import train_two_tower as train
     from longtail.retrieval.two_tower_warm import WarmStart
 
     settings, warm = _settings(config, _checked(action)), WarmStart.load(champion)
-    data = load(shop, settings)
+    data = _data(shop, settings, action)
     past, importance = data.past(data.stamps[-1])
     more = settings.incremental
     epochs = more.tower_epochs if action == "incremental" else 0
@@ -91,14 +91,12 @@ def warm_candidates(
     from longtail.retrieval.two_tower import TwoTower
 
     settings, about = _settings(config, _checked(action)), json.loads((champion / ABOUT).read_text())
-    data = load(shop, settings)
+    data = _data(shop, settings, action)
     shared = [TwoTower.load(index)]
     proposals: Proposals | None = None
     learned, blend = [], Blend.load(champion / BLEND)
     if action == "incremental":
         learned = data.windows(skip=1)[: settings.incremental.windows]
-        if not learned:
-            raise InvalidInput("the log is too short to go on with a new window: import a longer log, or refresh")
         proposals = propose(data, list(shared), learned, say)
         blend = learn_blend(proposals)
     stage = data.stage(data.until, list(shared), blend)
@@ -154,6 +152,13 @@ def _settings(config: TrainingConfig, action: Action) -> TrainingConfig:
     """The windows that the action needs: the newest is for the evaluation."""
     windows = config.incremental.windows + 1 if action == "incremental" else 1
     return replace(config, windows=min(config.windows, windows))
+
+
+def _data(shop: Path, settings: TrainingConfig, action: str) -> TrainingSet:
+    data = load(shop, settings)
+    if action == "incremental" and not data.windows(skip=1):
+        raise InvalidInput("the log is too short to go on with a new window: import a longer log, or refresh")
+    return data
 
 
 def _checked(action: str) -> Action:
