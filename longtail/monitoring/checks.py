@@ -9,7 +9,7 @@ from typing import Literal
 from longtail.monitoring.signal import Severity
 
 Worse = Literal["up", "down", "both"]
-Unit = Literal["share", "number", "PSI", "hours", "seconds", "days", "money", "deviations"]
+Unit = Literal["share", "number", "PSI", "distance", "hours", "seconds", "days", "money", "deviations"]
 
 
 @dataclass(frozen=True)
@@ -127,18 +127,19 @@ CHECKS: dict[str, Check] = {
               "Share of the places that go to items listed in the last 28 days.",
               "Half of what it was, suddenly: new items do not reach the lists any more.",
               "Refresh the index; look whether the catalogue still comes in.", change=0.5),
-        Check("feature_drift", _MODEL, "feature", "PSI", "warning", "up",
-              "How unlike a feature of the shown items is to the training reference (Evidently's PSI). Features that "
-              "only say what day it is are left out.",
-              "0.25 is the usual line for a changed distribution. But a snapshot of another week alone can reach it in "
-              "a small catalogue, so the value must also be twice that of the bundle's days before, which of a hundred "
-              "features in small shops takes 8 deviations, not 5.",
+        Check("feature_drift", _MODEL, "feature", "distance", "warning", "up",
+              "How unlike a feature of the shown items is to the training reference (Evidently's Jensen-Shannon "
+              "distance over the reference's tenths), people known and new as many as today. Features that only say "
+              "what day it is are left out.",
+              "0.18 is what the usual line of a PSI, 0.25, comes to. But a snapshot of another week alone can reach it "
+              "in a small catalogue, so the value must also be 41% above the bundle's days before, which is twice "
+              "their PSI, and of a hundred features in small shops that takes 8 deviations, not 5.",
               "One feature: it is broken, look at its source. Many: people have changed, retrain.",
-              bound=0.25, change=1.0, z=8.0, together=True),
-        Check("prediction_drift", _MODEL, "", "PSI", "warning", "up",
-              "How unlike the scores of the shown items are to those of the training reference (Evidently's PSI).",
+              bound=0.18, change=0.41, z=8.0, together=True),
+        Check("prediction_drift", _MODEL, "", "distance", "warning", "up",
+              "How unlike the scores of the shown items are to those of the training reference, of all people alike.",
               "As for feature_drift: it sees at once what many features together do.",
-              "See which features drifted; if none is broken, retrain.", bound=0.25, change=1.0, z=8.0, together=True),
+              "See which features drifted; if none is broken, retrain.", bound=0.18, change=0.41, z=8.0, together=True),
         Check("feature_missing", _MODEL, "feature", "share", "critical", "up",
               "Share of shown items that lack a feature, above what training lacked of as many people known and new.",
               "A feature that is gone for a fifth more of the items than in training is broken, whatever happens.",

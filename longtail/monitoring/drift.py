@@ -23,8 +23,11 @@ from longtail.monitoring.reference import Reference
 from longtail.schema import DAY_US
 
 # They say what day it is, and how long ago the snapshot was taken: the ages have checks of their own.
-CALENDAR = ("context_weekday", "item_age", "item_since_last", "item_listed", "user_age", "user_since_last")
+CALENDAR = (
+    "context_weekday", "item_age", "item_since_last", "item_listed", "user_age", "user_since_last", "user_interval",
+)  # fmt: skip
 LEAST = 100  # items: fewer say nothing
+TENTHS = np.arange(1, 10) / 10
 SPREAD = 24  # files at least, of those of a day, that the sample is taken from
 
 
@@ -112,10 +115,12 @@ def _shown(row: Impression, features: np.ndarray, bundle: Bundle) -> tuple[np.nd
 
 
 def measure(served: Served, reference: Reference | None, sources: Sequence[str], least: int) -> list[Measured]:
-    """PSI of every feature and of the scores, and how many items lack a feature; nothing below `least` lists.
+    """How unlike every feature and the scores are to training, and how many items lack a feature; nothing below `least`
+    lists.
 
-    Whom the bundle does not know, features of the person are missing for, and they are more each day that it is not
-    trained again. So what training lacked is weighed by the day's own shares of people known and new.
+    Whom the bundle does not know, features of the person are missing for, or 0, and they are more each day that it is
+    not trained again. So features, and what training lacked of them, are weighed by the day's own shares of people
+    known and new.
     """
     names = [f.name for f in feature_list(sources)]
     if reference is None or len(served.rows) < least or reference.features.shape[1] != len(names):
@@ -129,13 +134,15 @@ def measure(served: Served, reference: Reference | None, sources: Sequence[str],
     groups = [(served.known, then_known), (~served.known, ~then_known)]
     groups = [(mine, theirs) for mine, theirs in groups if theirs.sum() >= LEAST]
     judged = sum((mine for mine, _ in groups), np.zeros(len(served.known), bool))
+    as_many = _as_many(groups)
     for n, name in enumerate(names):
         now, then = served.features[:, n], reference.features[:, n]
         lacking, lacked = np.isnan(now), np.isnan(then)
         out.append(_missing(name, lacking[judged], sum(mine.sum() * lacked[theirs].mean() for mine, theirs in groups)))
         if name not in CALENDAR:
-            out.append(_psi("feature_drift", name, now[~lacking], then[~lacked]))
-    out.append(_psi("prediction_drift", "", served.score, reference.score))
+            edges = tenths(then[~lacked]) if not lacked.all() else np.empty(0)
+            out.append(_unlike("feature_drift", name, now[judged], then[as_many], edges))
+    out.append(_unlike("prediction_drift", "", served.score, reference.score, tenths(reference.score)))
     return out
 
 
@@ -146,22 +153,48 @@ def _missing(name: str, lacking: np.ndarray, usual: float) -> Measured:
     return Measured("feature_missing", name, float(lacking.mean()), training=float(usual / len(lacking)))
 
 
-def _psi(check: str, part: str, now: np.ndarray, then: np.ndarray) -> Measured:
+def _unlike(check: str, part: str, now: np.ndarray, then: np.ndarray, edges: np.ndarray) -> Measured:
+    now, then = now[~np.isnan(now)], then[~np.isnan(then)]
     if len(now) < LEAST or len(then) < LEAST:
         return Measured(check, part, math.nan, why_not="hardly any item has it")
-    return Measured(check, part, evidently_psi(now, then))
+    return Measured(check, part, distance(now, then, edges))
 
 
-def evidently_psi(now: np.ndarray, then: np.ndarray) -> float:
-    """Evidently's population stability index of two samples, float [N] and [M].
+def _as_many(groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Rows of the reference, about as many as it has, in which each group (bool [N] of today, bool [M] of the
+    reference) has the share that it has today; int64."""
+    total, today = sum(theirs.sum() for _, theirs in groups), sum(mine.sum() for mine, _ in groups)
+    found = [np.empty(0, np.int64)]
+    for mine, theirs in groups:
+        rows = np.flatnonzero(theirs)
+        at = np.linspace(0, len(rows) - 1, round(total * mine.sum() / max(today, 1)))
+        found.append(rows[at.astype(np.int64)])
+    return np.concatenate(found)
 
-    Its test alone: a whole Evidently report spends nearly all of its time on pictures.
+
+def tenths(then: np.ndarray) -> np.ndarray:
+    """The inner edges of the tenths of a sample, float [9] at most: values that fill several tenths share one.
+
+    Left to itself, Evidently lays bins of equal width over both samples together: one item with a rare value, shown or
+    sold out, moves all edges, and a value that many items share falls into the bin beside although nobody changed.
+    """
+    return np.unique(np.quantile(then, TENTHS, method="inverted_cdf"))
+
+
+def distance(now: np.ndarray, then: np.ndarray, edges: np.ndarray) -> float:
+    """Evidently's Jensen-Shannon distance of two samples, float [N] and [M], over the bins between `edges`: 0 where
+    they are alike, .83 where they have nothing in common.
+
+    A small distance d is a population stability index of 8 d^2. That index has the logarithm of each bin's share, which
+    knows no bound: where all that is left in a bin is one item, and it is sold out, the index alone calls a drift.
+
+    Evidently's test alone: a whole report spends nearly all of its time on pictures.
     """
     os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from evidently.legacy.calculations.stattests.psi import psi_stat_test
+        from evidently.legacy.calculations.stattests.jensenshannon import jensenshannon_stat_test
         from evidently.legacy.core import ColumnType
 
-        series = (pd.Series(values.astype(np.float64)) for values in (then, now))
-        return float(psi_stat_test.func(*series, ColumnType.Numerical, 0.25)[0])
+        series = (pd.Series(np.searchsorted(edges, values)) for values in (then, now))
+        return float(jensenshannon_stat_test.func(*series, ColumnType.Categorical, 0.0)[0])

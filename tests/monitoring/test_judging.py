@@ -67,7 +67,7 @@ def test_drift_must_be_large_and_new():
     assert not verdict("feature_drift", 0.9, [0.1] * 6).fired  # too few days of this bundle
     assert not verdict("feature_drift", 0.3, [0.28, 0.29] * 10).fired
     assert verdict("feature_drift", 0.6, [0.28, 0.29] * 10).fired
-    assert not verdict("feature_drift", 0.2, [0.01, 0.02] * 10).fired
+    assert not verdict("feature_drift", 0.15, [0.01, 0.02] * 10).fired
 
 
 def test_what_could_not_be_measured_says_why():
