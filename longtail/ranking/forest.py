@@ -10,12 +10,13 @@ once with +inf, and a node reads the one it needs.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from longtail.compiled import compiled, frozen
+from longtail.second_thread import SecondThread, in_turn
 
 if TYPE_CHECKING:
     import xgboost as xgb
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 MOST_LEVELS = 10  # a complete tree doubles with each level
 TOP = 3  # levels that are compared whole
 LANES = 32  # candidates side by side
+PART = 2 * LANES  # candidates that a thread takes at a time
 TRIED = 512
 
 
@@ -40,6 +42,7 @@ class Forest:
     feature: np.ndarray
     threshold: np.ndarray
     leaf: np.ndarray
+    second: SecondThread = field(default_factory=SecondThread, repr=False, compare=False)
 
     @staticmethod
     def of(booster: xgb.Booster) -> Forest | None:
@@ -73,8 +76,15 @@ class Forest:
         """
         if features.ndim != 2 or features.shape[1] != self.width:
             raise ValueError(f"features: {features.shape} instead of [N, {self.width}]")
-        rows = frozen(features, np.float32)
-        return score(rows, self.feature, self.threshold, self.leaf, self.levels, self.base)
+        rows, out = frozen(features, np.float32), np.empty(len(features), np.float32)
+
+        def part(mine: slice) -> None:
+            score(rows[mine], self.feature, self.threshold, self.leaf, self.levels, self.base, out[mine])
+
+        share = self.second.share()
+        size = len(rows) if share is in_turn else PART
+        share(part, [slice(first, first + size) for first in range(0, len(rows), size or 1)])
+        return out
 
     def _agrees(self, booster: xgb.Booster) -> bool:
         """Whether XGBoost says the same of rows around the thresholds, some values missing."""
@@ -121,12 +131,12 @@ _0, _1, _2, _3, _4, _5, _6, _7, _8 = (np.uint32(n) for n in range(9))
 
 @compiled
 def score(
-    rows: np.ndarray, feature: np.ndarray, threshold: np.ndarray, leaf: np.ndarray, levels: int, base: float
-) -> np.ndarray:
+    rows: np.ndarray, feature: np.ndarray, threshold: np.ndarray, leaf: np.ndarray, levels: int, base: float,
+    out: np.ndarray,
+) -> None:  # fmt: skip
     """See `Forest`. Leaves are added tree by tree in float32, as XGBoost does."""
     n, width = rows.shape
     inner, lanes, right = np.uint32(feature.shape[1]), np.uint32(32), np.uint32(width) * np.uint32(32)
-    out = np.empty(n, np.float32)
     laid, node = np.zeros(2 * width * 32, np.float32), np.empty(32, np.uint32)
     total = np.empty(32, np.float32)
     below_top = levels - 3
@@ -164,7 +174,6 @@ def score(
                 total[r + _6] += leaves[u - inner]
                 total[r + _7] += leaves[v - inner]
         out[first : first + count] = total[:count]
-    return out
 
 
 @compiled

@@ -52,37 +52,38 @@ class TableSource(CandidateSource):
 
     def answer(self, requests: Requests) -> Answer:
         """See `CandidateSource.answer`."""
-        return _Alone(self._alone.answer(requests))
+        return _Alone(self._alone.answer(requests), len(requests))
 
     @cached_property
     def _alone(self) -> Gathering:
-        return Gathering([self.way])
+        return Gathering([self.way], np.zeros(1, np.int64))
 
 
 class Gathering:
-    """Ways that are gone together."""
+    """Ways that are gone together: the `Group` of table sources. Way s has the column `columns[s]` int64 [S]."""
 
-    def __init__(self, ways: Sequence[Way]) -> None:
+    def __init__(self, ways: Sequence[Way], columns: np.ndarray) -> None:
         self._ways = list(ways)  # the arrays behind the addresses live as long as this does
+        self.columns = frozen(columns, np.int64)
         distinct = list(dict.fromkeys(way.weighting for way in ways))
         self._weightings = Weightings(distinct)
         rows = [way.row(distinct.index(way.weighting)) for way in ways]
         self._plan = frozen(np.array(rows, np.int64).reshape(len(rows), _WIDTH), np.int64)
         tables = [table for way in ways for table in way.tables]
-        self._columns = max([way.n_items for way in ways] + [table.shape[1] for table in tables], default=0)
+        self._width = max([way.n_items for way in ways] + [table.shape[1] for table in tables], default=0)
 
     def __reduce__(self) -> tuple:
-        return Gathering, (self._ways,)  # addresses are this process's
+        return Gathering, (self._ways, self.columns)  # addresses are this process's
 
     def answer(self, requests: Requests) -> Gathered:
         """What each of the S ways says of each of B requests."""
-        slot = slots(self._columns)
+        slot = slots(self._width)
         indptr, items, weights = self._weightings.of(requests, slot)
         bounds = np.empty((len(self._plan), len(requests) + 1), np.int64)
         most = _most(self._plan, indptr, items)
         listed, scores = np.empty(most, np.int32), np.empty(most, np.float32)
         _gather(self._plan, indptr, items, weights, slot, bounds, listed, scores)
-        return Gathered(self._columns, bounds, listed, scores)
+        return Gathered(self.columns, self._width, bounds, listed, scores)
 
 
 class Gathered:
@@ -91,36 +92,36 @@ class Gathered:
     Those of way s and request b are `bounds[s, b]:bounds[s, b + 1]` of `items` int32 and `scores` float32.
     """
 
-    def __init__(self, columns: int, bounds: np.ndarray, items: np.ndarray, scores: np.ndarray) -> None:
-        self._columns, self._bounds, self._items, self._scores = columns, bounds, items, scores
+    def __init__(
+        self, columns: np.ndarray, width: int, bounds: np.ndarray, items: np.ndarray, scores: np.ndarray
+    ) -> None:
+        self._columns, self._width, self._bounds, self._items, self._scores = columns, width, bounds, items, scores
 
-    def top(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `Answer.top`, for each way: int64 and float32 [S, B, k]."""
-        ids = np.empty((len(self._bounds), self._bounds.shape[1] - 1, k), np.int64)
-        scores = np.empty(ids.shape, np.float32)
-        _top(self._bounds, self._items, self._scores, ids, scores)
-        return ids, scores
+    def top(self, out: np.ndarray) -> np.ndarray:
+        """See `GroupAnswer.top`; the scores float32 [S, B, k] come back."""
+        scores = np.empty((len(self._bounds), *out.shape[1:]), np.float32)
+        _top(self._bounds, self._items, self._scores, self._columns, out, scores)
+        return scores
 
-    def at(self, rows: np.ndarray, items: np.ndarray, out: np.ndarray, columns: np.ndarray) -> None:
-        """As `Answer.at`, for each way: way s fills `out[columns[s]]` of float32 [_, n]; `columns` int64 [S]."""
+    def at(self, rows: np.ndarray, items: np.ndarray, out: np.ndarray) -> None:
+        """See `GroupAnswer.at`."""
         rows, items = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(items, np.int64)
-        slot = slots(self._columns)
-        _find(self._bounds, self._items, self._scores, rows, items, slot, frozen(columns, np.int64), out)
+        _find(self._bounds, self._items, self._scores, rows, items, slots(self._width), self._columns, out)
 
 
 class _Alone(Answer):
     """The answer of one way."""
 
-    def __init__(self, gathered: Gathered) -> None:
-        self._gathered = gathered
+    def __init__(self, gathered: Gathered, n: int) -> None:
+        self._gathered, self._n = gathered, n
 
     def top(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        ids, scores = self._gathered.top(k)
-        return ids[0], scores[0]
+        ids = np.empty((1, self._n, k), np.int64)
+        return ids[0], self._gathered.top(ids)[0]
 
     def at(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
         out = np.empty((1, len(rows)), np.float32)
-        self._gathered.at(rows, items, out, np.zeros(1, np.int64))
+        self._gathered.at(rows, items, out)
         return out[0]
 
 
@@ -266,11 +267,13 @@ def _best(items: np.ndarray, scores: np.ndarray, best: np.ndarray, heap: np.ndar
 
 
 @compiled
-def _top(bounds: np.ndarray, items: np.ndarray, scores: np.ndarray, ids: np.ndarray, out: np.ndarray) -> None:
+def _top(
+    bounds: np.ndarray, items: np.ndarray, scores: np.ndarray, columns: np.ndarray, ids: np.ndarray, out: np.ndarray
+) -> None:
     for s in range(len(bounds)):
         for b in range(bounds.shape[1] - 1):
             start, stop = bounds[s, b], bounds[s, b + 1]
-            _best(items[start:stop], scores[start:stop], ids[s, b], out[s, b])
+            _best(items[start:stop], scores[start:stop], ids[columns[s], b], out[s, b])
 
 
 @compiled

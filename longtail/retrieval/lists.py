@@ -62,27 +62,44 @@ _SEGMENT_PARTS = {
 
 
 class Lists:
-    """The lists of L sources over one catalogue, asked together: what they say of an item lies side by side."""
+    """The `Group` of L list sources over one catalogue: what they say of an item lies side by side.
 
-    def __init__(self, sources: Sequence[ListSource]) -> None:
+    List l has the column `columns[l]` int64 [L].
+    """
+
+    def __init__(self, sources: Sequence[ListSource], columns: np.ndarray) -> None:
         self._sources = list(sources)  # the arrays behind the addresses live as long as this does
+        self.columns = frozen(columns, np.int64)
         side_by_side = np.stack([source.scores for source in sources], 1) if sources else np.empty((0, 0))
         self._scores = frozen(side_by_side, np.float32)
         self._plan = frozen(np.array([s._row() for s in sources], np.int64).reshape(len(sources), _PLAN), np.int64)
 
     def __reduce__(self) -> tuple:
-        return Lists, (self._sources,)  # addresses are this process's
+        return Lists, (self._sources, self.columns)  # addresses are this process's
 
-    def top(self, segment: np.ndarray, out: np.ndarray, columns: np.ndarray) -> None:
-        """The best of each list for B people of segments int32 [B]: `out[columns[l]]` of int64 [_, B, k]."""
-        _list_tops(self._plan, frozen(segment, np.int32), frozen(columns, np.int64), out)
+    def answer(self, requests: Requests) -> Listed:
+        """The lists of people's segments."""
+        return self.of(requests.segment)
 
-    def at(
-        self, segment: np.ndarray, rows: np.ndarray, items: np.ndarray, out: np.ndarray, columns: np.ndarray
-    ) -> None:
-        """What each list says of pairs: `out[columns[l]]` of float32 [_, n]; quickest where items ascend."""
+    def of(self, segment: np.ndarray) -> Listed:
+        """The lists of segments int32 [B]."""
+        return Listed(self.columns, self._plan, self._scores, frozen(segment, np.int32))
+
+
+class Listed:
+    """The lists of some segments. The plan is alive as long as its `Lists`."""
+
+    def __init__(self, columns: np.ndarray, plan: np.ndarray, scores: np.ndarray, segment: np.ndarray) -> None:
+        self._columns, self._plan, self._scores, self._segment = columns, plan, scores, segment
+
+    def top(self, out: np.ndarray) -> None:
+        """See `GroupAnswer.top`."""
+        _list_tops(self._plan, self._segment, self._columns, out)
+
+    def at(self, rows: np.ndarray, items: np.ndarray, out: np.ndarray) -> None:
+        """See `GroupAnswer.at`; quickest where items ascend."""
         pairs = frozen(rows, np.int64), frozen(items, np.int64)
-        _list_scores(self._plan, self._scores, frozen(segment, np.int32), *pairs, frozen(columns, np.int64), out)
+        _list_scores(self._plan, self._scores, self._segment, *pairs, self._columns, out)
 
 
 class ListAnswer(Answer):
@@ -93,7 +110,7 @@ class ListAnswer(Answer):
 
     def top(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         ids = np.empty((1, len(self.segment), k), np.int64)
-        self.source.alone.top(self.segment, ids, np.zeros(1, np.int64))
+        self.source.alone.of(self.segment).top(ids)
         rows, places = np.nonzero(ids[0] >= 0)
         scores = np.full(ids.shape[1:], -np.inf, np.float32)
         scores[rows, places] = self.at(rows, ids[0, rows, places])
@@ -101,7 +118,7 @@ class ListAnswer(Answer):
 
     def at(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
         out = np.empty((1, len(rows)), np.float32)
-        self.source.alone.at(self.segment, rows, items, out, np.zeros(1, np.int64))
+        self.source.alone.of(self.segment).at(rows, items, out)
         return out[0]
 
 
@@ -128,7 +145,7 @@ class ListSource(CandidateSource):
     @cached_property
     def alone(self) -> Lists:
         """This list for itself."""
-        return Lists([self])
+        return Lists([self], np.zeros(1, np.int64))
 
     def _row(self) -> list[int]:
         s = self.segments

@@ -12,7 +12,7 @@ import numpy as np
 
 from longtail.errors import InvalidBundle
 from longtail.events import Requests
-from longtail.retrieval.base import Answer, CandidateSource
+from longtail.retrieval.base import Alone, CandidateSource, Group, GroupAnswer
 from longtail.retrieval.blend import Blend
 from longtail.retrieval.candidates import Candidates
 from longtail.retrieval.gathering import Gathering, TableSource
@@ -20,8 +20,9 @@ from longtail.retrieval.lists import Lists, ListSource, RepeatSource
 from longtail.retrieval.neighbours import NeighbourSource
 from longtail.retrieval.session_knn import SessionNeighbours
 from longtail.retrieval.two_tower import TwoTower
-from longtail.retrieval.union import ranks_of, turned, union
+from longtail.retrieval.union import rank, ranks_of, turned, union
 from longtail.retrieval.vectors import SpectralSource
+from longtail.second_thread import Share, in_turn
 
 KINDS = {
     c.__name__: c for c in (NeighbourSource, ListSource, RepeatSource, SessionNeighbours, SpectralSource, TwoTower)
@@ -53,28 +54,36 @@ class Retriever:
         n: int | None = None,
         also: tuple[np.ndarray, np.ndarray] | None = None,
         weights: np.ndarray | None = None,
+        share: Share = in_turn,
     ) -> Candidates:
         """Union of all sources' proposals, the best `n` of each request by the blend (None: all).
 
-        `also` and `weights` as in `Ask`. Scores and ranks of a source at weight 0 are there all the same.
+        `also` and `weights` as in `Ask`. Scores and ranks of a source at weight 0 are there all the same. `share` does
+        the sources' work, see `SecondThread`.
         """
         blend = self.blend if weights is None else self.blend.scaled(weights)
         silent = np.zeros(len(self.sources), bool) if blend.silent is None else blend.silent
         depth = self.depth if self.repeats else self.depth + int(requests.history.lengths.max(initial=0))
-        proposed = np.empty((len(self.sources), len(requests), depth), np.int64)
-        (gathering, of_tables), (lists, of_lists), others = self._groups
-        gathered = gathering.answer(requests)
-        proposed[of_tables] = gathered.top(depth)[0]
-        lists.top(requests.segment, proposed, of_lists)
-        answers = _ask([(s, self.sources[s]) for s in others], requests, silent, proposed)
+        proposed = np.full((len(self.sources), len(requests), depth), -1, np.int64)
+        answers: dict[int, GroupAnswer] = {}
+
+        def propose(n: int) -> None:
+            group = self._groups[n]
+            answers[n] = answer = group.answer(requests)
+            if not silent[group.columns].all():
+                answer.top(proposed)
+
+        share(propose, range(len(self._groups)))
         proposed[silent] = -1
         rows, items = union(proposed, requests, self.depth, self.repeats, also)
         scores = np.empty((len(self.sources), len(rows)), np.float32)
-        gathered.at(rows, items, scores, of_tables)
-        lists.at(requests.segment, rows, items, scores, of_lists)
-        for s, answer in answers:
-            scores[s] = answer.at(rows, items)
-        ranks = ranks_of(rows, scores)
+        ranks = np.empty_like(scores)
+
+        def judge(n: int) -> None:
+            answers[n].at(rows, items, scores)
+            rank(rows, scores, self._groups[n].columns, ranks)
+
+        share(judge, range(len(self._groups))[::-1])
         wanted, best = blend.judge(scores, ranks)
         keep = np.arange(len(rows))
         if n is not None:
@@ -85,8 +94,11 @@ class Retriever:
         return Candidates(rows, items, out[0], out[1], wanted, best)
 
     @cached_property
-    def _groups(self) -> tuple[tuple[Gathering, np.ndarray], tuple[Lists, np.ndarray], list[int]]:
-        """The sources that add up rows of tables as one, the lists as one, each with their columns; the others."""
+    def _groups(self) -> list[Group]:
+        """Sources that add up rows of tables as one, each other one alone, the lists as one.
+
+        Those at both ends are compiled loops: the thread that begins with one lets another begin at once.
+        """
         tables, lists, others = [], [], []
         for s, source in enumerate(self.sources):
             if isinstance(source, TableSource):
@@ -94,10 +106,10 @@ class Retriever:
             elif isinstance(source, ListSource):
                 lists.append((s, source))
             else:
-                others.append(s)
+                others.append(Alone(s, source))
         columns = [np.array([s for s, _ in group], np.int64) for group in (tables, lists)]
-        gathering, shelves = Gathering([way for _, way in tables]), Lists([source for _, source in lists])
-        return (gathering, columns[0]), (shelves, columns[1]), others
+        gathering = Gathering([way for _, way in tables], columns[0])
+        return [gathering, *others[::-1], Lists([source for _, source in lists], columns[1])]
 
     def save(self, folder: Path) -> None:
         """Write every source into a folder of its own, and the order that the score columns have."""
@@ -116,17 +128,6 @@ class Retriever:
         except (OSError, KeyError, ValueError) as error:
             raise InvalidBundle(f"{folder} is not a retriever of this version ({error}): train again") from error
         return cls(sources, Blend.load(folder / "blend.json"), config["depth"], config["repeats"])
-
-
-def _ask(
-    sources: Sequence[tuple[int, CandidateSource]], requests: Requests, silent: np.ndarray, proposed: np.ndarray
-) -> list[tuple[int, Answer]]:
-    """The answers of sources, each with its column; what they propose goes into `proposed` int64 [S, B, depth]."""
-    answers = [(s, source.answer(requests)) for s, source in sources]
-    for s, answer in answers:
-        if not silent[s]:
-            proposed[s] = answer.top(proposed.shape[2])[0]
-    return answers
 
 
 def save_retriever(

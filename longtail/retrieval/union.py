@@ -47,10 +47,16 @@ def ranks_of(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
     must come by ascending item, so that a rank does not depend on the batch.
     """
     out = np.empty(scores.shape, np.float32)
-    if len(rows):
-        size = len(rows)
-        _rank(rows, scores, np.empty((2, size), np.uint32), np.empty((2, size), np.int32), out)
+    rank(rows, scores, np.arange(len(scores)), out)
     return out
+
+
+def rank(rows: np.ndarray, scores: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
+    """`ranks_of` for the sources `columns` int64 [_] alone, into float32 [S, N]."""
+    size = len(rows)
+    if size:
+        spare = np.empty((2, size), np.uint32), np.empty((2, size), np.int32)
+        _rank(rows, scores, frozen(columns, np.int64), *spare, out)
 
 
 @compiled
@@ -112,13 +118,15 @@ def _union(
 
 
 @compiled
-def _rank(rows: np.ndarray, scores: np.ndarray, key: np.ndarray, order: np.ndarray, out: np.ndarray) -> None:
+def _rank(
+    rows: np.ndarray, scores: np.ndarray, columns: np.ndarray, key: np.ndarray, order: np.ndarray, out: np.ndarray
+) -> None:
     start, mine = 0, np.empty(len(rows), np.int64)
     while start < len(rows):
         stop = start
         while stop < len(rows) and rows[stop] == rows[start]:
             stop += 1
-        for s in range(len(scores)):
+        for s in columns:
             # Most sources know few of the candidates: only those are sorted.
             bits = scores[s].view(np.uint32)
             n = 0

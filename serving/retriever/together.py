@@ -14,6 +14,7 @@ import numpy as np
 
 from longtail.events import Histories, Requests
 from longtail.retrieval import Ask, Candidates, Retriever
+from longtail.second_thread import SecondThread, in_turn
 
 MOST = 4  # more saves little and keeps the first one waiting
 
@@ -21,10 +22,14 @@ Waiting = tuple[Retriever, Requests, Ask, "asyncio.Future[Candidates]"]
 
 
 class Together:
-    """Candidates of calls, on the event loop itself: to another thread and back takes a tenth of a call's time."""
+    """Candidates of calls, on the event loop itself: to another thread and back takes a tenth of a call's time.
+
+    The sources of a call that comes alone are shared with a second thread.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[Waiting] = deque()
+        self._second = SecondThread()
 
     async def candidates(self, retriever: Retriever, requests: Requests, ask: Ask) -> Candidates:
         """See `Retriever.candidates`."""
@@ -47,8 +52,10 @@ class Together:
             return
         retriever, _, ask, _ = group[0]
         requests = [call[1] for call in group]
+        alone = len(group) == 1 and not self._waiting
         try:
-            found = retriever.candidates(joined(requests), ask.n, ask.also, ask.weights)
+            share = self._second.share() if alone else in_turn
+            found = retriever.candidates(joined(requests), ask.n, ask.also, ask.weights, share)
         except Exception as error:  # noqa: BLE001 - each caller hears of it, and its server's edge tells
             for *_, future in group:
                 future.set_exception(error)

@@ -16,6 +16,7 @@ from longtail.retrieval.lists import ListSource
 from longtail.retrieval.sources import SourcesConfig, fit_sources
 from longtail.retrieval.union import ranks_of
 from longtail.schema import DAY_US
+from longtail.second_thread import SecondThread
 from tests.tiny import START, catalogue, history_of, random_log, requests_at
 
 USERS, ITEMS, DAYS = 30, 40, 60
@@ -122,6 +123,16 @@ def test_same_candidates_alone_and_in_a_batch(fitted: Retriever, people: Request
         alone = retriever.candidates(people.take(np.array([b])))
         mine = whole.take(whole.rows == b)
         same(alone, Candidates(mine.rows * 0, mine.items, mine.scores, mine.ranks, mine.blend, mine.best))
+
+
+def test_same_candidates_with_a_second_thread(fitted: Retriever, people: Requests) -> None:
+    weights = np.ones(len(fitted.sources), np.float32)
+    weights[::3] = 0
+    for b in range(0, len(people), 5):
+        one = people.take(np.array([b]))
+        for asked in (None, weights):
+            shared = fitted.candidates(one, 20, weights=asked, share=SecondThread().in_two)
+            same(shared, fitted.candidates(one, 20, weights=asked))
 
 
 @pytest.mark.parametrize("repeats", [True, False])
