@@ -175,11 +175,18 @@ class Engine:
         done = list(zip(asked, [d for d in drafts if d is not None], slices, strict=True))
         lists = [self._finish(a, draft, found, mine, run) for a, draft, mine in done]
         if not probe:
-            self._remember(done, surface)
-            self._log(lists, done, requests, found)
-            self._expose(lists, done, surface.name)
-            report(lists, surface.name, run.timings["total"])
+            # What is only for the books is done when the answer is on its way.
+            asyncio.get_running_loop().call_soon(self._book, lists, done, surface, requests, found, run)
         return lists
+
+    def _book(
+        self, lists: Sequence[Recommendation], done: Sequence[tuple[Asked, Draft, slice]], surface: BoundSurface,
+        requests: Requests, found: Ranked, run: Run,
+    ) -> None:  # fmt: skip
+        self._remember(done, surface)
+        self._log(lists, done, requests, found)
+        self._expose(lists, done, surface.name)
+        report(lists, surface.name, run.timings["total"])
 
     async def _requests(self, instances: Sequence[Instance], run: Run) -> Requests:
         start, n = time.perf_counter(), len(instances)

@@ -71,7 +71,9 @@ class Ranking:
         hop = asyncio.ensure_future(self._candidates(asked, surface, requests, run))
         known: UserFeatures | None = None
         try:
-            await asyncio.sleep(0)  # the question is on its way before the features are read
+            # Once for the hop's task, once for that of gRPC, which sends: the question flies while features are read.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
             if wants_scores and not hop.done():
                 known = await self._known(asked, run)
             candidates = await hop
