@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from dataclasses import replace
 
@@ -243,3 +244,41 @@ def test_nobody_is_told_a_reason_that_cannot_be_true(engine):
     assert not told & {SEGMENT_REASON, *REASON_OF_KIND.values()}
     assert {POPULAR_REASON if r == SEGMENT_REASON else r for r in somewhere} <= told
     assert {i.reason for i in known.items} - told
+
+
+def test_the_question_is_sent_before_features_are_read(engine):
+    """gRPC sends in a task of its own, which runs only when the engine waits."""
+    order = []
+
+    async def send(requests, ask):
+        order.append("sent")
+        return await engine.retrieve(requests, ask)
+
+    class People(type(engine.people)):
+        async def features(self, user_ids):
+            order.append("read")
+            return await super().features(user_ids)
+
+    people = copy.copy(engine.people)
+    people.__class__ = People
+    hurried = replace(engine, people=people, retrieve=lambda requests, ask: asyncio.create_task(send(requests, ask)))
+    (answer,) = ask(hurried, {"user_id": "u3", "k": K})
+    assert answer.level == "full" and order == ["sent", "read"]
+
+
+def test_a_log_that_fails_costs_nobody_a_list(engine, tmp_path):
+    class Broken(ImpressionLog):
+        def add(self, rows):
+            raise OSError("no log today")
+
+    told = []
+
+    async def call():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+        logged = replace(engine, impressions=log)
+        return await logged.recommend(parse({"instances": [{"user_id": "u3", "k": K}]}).instances)
+
+    log = Broken(tmp_path / "log")
+    (answer,) = asyncio.run(call())
+    log.close()
+    assert answer.level == "full" and [str(error) for error in told] == ["no log today"]
