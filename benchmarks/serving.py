@@ -242,7 +242,7 @@ def measure(args: argparse.Namespace, bundle: Path) -> dict[str, Any]:
             others = people_of(bundle, args.requests, 1)
             raw = Raw(bundle, args.candidates)
             report |= uvloop.run(one_client(address, users, args.k, others, raw))
-            del raw  # what it maps would count as the benchmark's memory
+            del raw  # of pages that it maps, too, the servers would be charged a part only
             say(f"one client: {report['end_to_end']}")
             report["load"] = asyncio.run(many_clients(serving, users, args.k, args.clients, args.seconds))
             say(f"{args.clients} clients: {report['load']['per_second']} requests/s")

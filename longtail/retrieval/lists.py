@@ -71,8 +71,8 @@ class Lists:
         self._sources = list(sources)  # the arrays behind the addresses live as long as this does
         self.columns = frozen(columns, np.int64)
         side_by_side = np.stack([source.scores for source in sources], 1) if sources else np.empty((0, 0))
-        self._scores = frozen(side_by_side, np.float32)
-        self._plan = frozen(np.array([s._row() for s in sources], np.int64).reshape(len(sources), _PLAN), np.int64)
+        self.scores = frozen(side_by_side, np.float32)
+        self.plan = frozen(np.array([s._row() for s in sources], np.int64).reshape(len(sources), _PLAN), np.int64)
 
     def __reduce__(self) -> tuple:
         return Lists, (self._sources, self.columns)  # addresses are this process's
@@ -83,23 +83,23 @@ class Lists:
 
     def of(self, segment: np.ndarray) -> Listed:
         """The lists of segments int32 [B]."""
-        return Listed(self.columns, self._plan, self._scores, frozen(segment, np.int32))
+        return Listed(self, frozen(segment, np.int32))
 
 
 class Listed:
-    """The lists of some segments. The plan is alive as long as its `Lists`."""
+    """The lists of some segments."""
 
-    def __init__(self, columns: np.ndarray, plan: np.ndarray, scores: np.ndarray, segment: np.ndarray) -> None:
-        self._columns, self._plan, self._scores, self._segment = columns, plan, scores, segment
+    def __init__(self, lists: Lists, segment: np.ndarray) -> None:
+        self._lists, self._segment = lists, segment
 
     def top(self, out: np.ndarray) -> None:
         """See `GroupAnswer.top`."""
-        _list_tops(self._plan, self._segment, self._columns, out)
+        _list_tops(self._lists.plan, self._segment, self._lists.columns, out)
 
     def at(self, rows: np.ndarray, items: np.ndarray, out: np.ndarray) -> None:
         """See `GroupAnswer.at`; quickest where items ascend."""
         pairs = frozen(rows, np.int64), frozen(items, np.int64)
-        _list_scores(self._plan, self._scores, self._segment, *pairs, self._columns, out)
+        _list_scores(self._lists.plan, self._lists.scores, self._segment, *pairs, self._lists.columns, out)
 
 
 class ListAnswer(Answer):
