@@ -18,7 +18,7 @@ from longtail.engine.run import Run
 from longtail.errors import Unavailable
 from longtail.events import Requests
 from longtail.features.batch import UserCategory
-from longtail.features.request import Pairs, assemble
+from longtail.features.request import Pairs, Prepared, prepare
 from longtail.retrieval.candidates import Ask, Candidates
 from longtail.surfaces import BoundSurface
 
@@ -69,21 +69,20 @@ class Ranking:
         """Rank the candidates of one surface's requests; what goes missing on the way is noted in `run`."""
         wants_scores = surface.order == "ranker"
         hop = asyncio.ensure_future(self._candidates(asked, surface, requests, run))
-        known: UserFeatures | None = None
         try:
             # Once for the hop's task, once for that of gRPC, which sends: the question flies while features are read.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            if wants_scores and not hop.done():
-                known = await self._known(asked, run)
+            early = wants_scores and not hop.done()
+            prepared = await self._prepared(asked, requests, run) if early else None
             candidates = await hop
         finally:
             hop.cancel()
         if candidates is None or not wants_scores:
             return Ranked(candidates)
-        if known is None:
-            known = await self._known(asked, run)
-        features = self._features(requests, known, candidates, run)
+        if not early:
+            prepared = await self._prepared(asked, requests, run)
+        features = self._features(prepared, candidates, run)
         return Ranked(candidates, await self._scores(features, run), features)
 
     async def _candidates(
@@ -102,8 +101,17 @@ class Ranking:
         finally:
             run.took("retriever", start)
 
-    async def _known(self, asked: Sequence[Asked], run: Run) -> UserFeatures:
+    async def _prepared(self, asked: Sequence[Asked], requests: Requests, run: Run) -> Prepared | None:
         start = time.perf_counter()
+        try:
+            return prepare(requests, *await self._known(asked, run), self.bundle.items)
+        except Exception as error:  # noqa: BLE001 - a stage boundary: the blended order stands in
+            run.missing("features", error)
+            return None
+        finally:
+            run.took("features", start)
+
+    async def _known(self, asked: Sequence[Asked], run: Run) -> UserFeatures:
         end = asyncio.get_running_loop().time() + self.features_s
         try:
             async with asyncio.timeout_at(min(run.until, end)):
@@ -112,15 +120,14 @@ class Ranking:
             run.missing("features", Late("the person's features came too late"))
         except Exception as error:  # noqa: BLE001 - a stage boundary: to the ranker everybody is a newcomer
             run.missing("features", error)
-        finally:
-            run.took("features", start)
         return unknown_features(len(asked))
 
-    def _features(self, requests: Requests, known: UserFeatures, candidates: Candidates, run: Run) -> np.ndarray | None:
+    def _features(self, prepared: Prepared | None, candidates: Candidates, run: Run) -> np.ndarray | None:
+        if prepared is None:
+            return None
         start = time.perf_counter()
         try:
-            pairs = Pairs(candidates.rows, candidates.items, candidates.scores, candidates.ranks)
-            return assemble(requests, *known, self.bundle.items, pairs)
+            return prepared.rows(Pairs(candidates.rows, candidates.items, candidates.scores, candidates.ranks))
         except Exception as error:  # noqa: BLE001 - a stage boundary: the blended order stands in
             run.missing("features", error)
             return None

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
@@ -22,13 +21,11 @@ from longtail.events import Requests
 from longtail.features import loops
 from longtail.features.batch import UserCategory
 from longtail.features.definitions import ITEM_SNAPSHOT, USER_CATEGORY_SNAPSHOT, USER_SNAPSHOT, Feature
-from longtail.features.item_table import BRAND, CATEGORY, CREATED, ITEM_COLUMNS, ItemArrays, ItemTable
+from longtail.features.item_table import ITEM_COLUMNS, ItemArrays, ItemTable
 from longtail.schema import DAY_US, EVENT_CODE
 
-__all__ = ["NEVER", "ItemArrays", "ItemTable", "Pairs", "assemble", "feature_list", "schema_hash"]
+__all__ = ["NEVER", "ItemArrays", "ItemTable", "Pairs", "Prepared", "assemble", "feature_list", "prepare", "schema_hash"]
 NEVER = loops.NEVER
-# Item columns that the stored table leaves to the request, in the order of the moments in `ItemArrays.facts`.
-MOMENTS = ("item_age", "item_since_last", "item_listed")
 LOGGED = tuple(name for name in USER_SNAPSHOT if name not in ("first_us", "last_us"))
 CATEGORY_COUNTS = ("n_7d", "n_30d", "n_all", "buy_all")
 SHORT, LONG, VINTAGE = 3, 20, 10  # newest items that a candidate is compared with
@@ -82,7 +79,21 @@ GROUPS = {
     "cross": CROSS_COLUMNS, "context": CONTEXT_COLUMNS,
 }  # fmt: skip
 COLUMNS = [name for columns in GROUPS.values() for name, _ in columns]
-AT = {name: column for column, name in enumerate(COLUMNS)}
+_AT = {name: column for column, name in enumerate(COLUMNS)}
+# Where `loops.fill` finds columns of the ranker's input, and in the matrix of items price, quantity and popularity.
+PLACES = frozen(
+    np.array([
+        *(_AT[name] for name in ("item_age", "item_since_last", "item_listed")),  # as the moments in `ItemArrays.facts`
+        _AT[USER_COLUMNS[0][0]], _AT["pair_n"], _AT["category_n_7d"],
+        *(_AT[f"{name}_difference"] for name in ("price", "quantity", "vintage", "popularity")),
+        _AT[f"content_match_{SHORT}"], _AT[f"content_match_{LONG}"],
+        _AT[f"category_match_{SHORT}"], _AT[f"category_match_{LONG}"], _AT[f"brand_match_{LONG}"],
+        _AT[CONTEXT_COLUMNS[0][0]], len(COLUMNS),
+    ]),
+    np.int64,
+)  # fmt: skip
+TASTE = frozen(np.array([_AT[name] for name in ("item_price", "item_quantity", "item_n_all")]), np.int64)
+_NO_ROWS = frozen(np.empty(0), np.int64)
 
 
 @dataclass(frozen=True)
@@ -102,72 +113,71 @@ def assemble(
     items: ItemTable | ItemArrays,
     pairs: Pairs,
 ) -> np.ndarray:
-    """The ranker's input float32 [N, F], columns in the order of `feature_list`.
+    """The ranker's input float32 [N, F], columns in the order of `feature_list`: `prepare`, then `Prepared.rows`."""
+    return prepare(requests, user, categories, items).rows(pairs)
 
-    `user` int64 [B] per column of `USER_SNAPSHOT`, zeros for unknown users. Unknown values are NaN, as XGBoost takes
-    them.
+
+def prepare(
+    requests: Requests, user: Mapping[str, np.ndarray], categories: UserCategory, items: ItemTable | ItemArrays
+) -> Prepared:
+    """What requests bring along to any candidate, so that it is there when the candidates come.
+
+    `user` int64 [B] per column of `USER_SNAPSHOT`, zeros for unknown users.
 
     Raises:
-        InvalidInput: a candidate or an event names an item that is not in `items`, or rows are not ascending.
+        InvalidInput: an event names an item that is not in `items`.
     """
-    out = np.empty((len(pairs.rows), len(COLUMNS) + 2 * pairs.scores.shape[1]), np.float32)
-    if not len(out):
-        return out
-    table, h = items.arrays, requests.history
-    _check(pairs, h.item, len(requests), len(table))
-    now, candidates = frozen(requests.time, np.int64), frozen(pairs.items, np.int64)
-    bounds = frozen(np.searchsorted(pairs.rows, np.arange(len(requests) + 1)), np.int64)
-    indptr, past = frozen(h.indptr, np.int64), frozen(h.item, np.int32)
+    table, h, now = items.arrays, requests.history, frozen(requests.time, np.int64)
+    past = frozen(h.item, np.int32)
+    # Compiled loops do not check their indices: a wrong one would read memory that is not theirs.
+    if not loops.fit(_NO_ROWS, past, 0, len(table))[1]:
+        raise InvalidInput(f"an event names an item outside the {len(table)} items of the catalogue")
     counted = np.array([user[name] for name in USER_SNAPSHOT], np.int64)
     person = dict(zip(USER_SNAPSHOT, counted, strict=True))
-
-    content = table.content_indptr, table.content_indices, table.content_data
-    loops.warm(candidates, table.matrix, table.facts, *content)
-    loops.fill_items(out, _at(MOMENTS), candidates, now, bounds, table.matrix, table.facts)
-    loops.fill_requests(out, AT[USER_COLUMNS[0][0]], bounds, _user_block(counted, person, now))
-    loops.fill_pairs(
-        out, AT["pair_n"], candidates, now, bounds, indptr, past, frozen(h.time, np.int64), frozen(h.kind, np.int8),
-        frozen(h.quantity, np.float32), EVENT_CODE["purchase"],
-    )  # fmt: skip
     counts = np.array([categories.columns[name] for name in CATEGORY_COUNTS], np.int64)
-    loops.fill_categories(
-        out, AT["category_n_7d"], candidates, now, bounds, table.facts[:, CATEGORY],
+    history = (
+        frozen(h.indptr, np.int64), past, frozen(h.time, np.int64), frozen(h.kind, np.int8),
+        frozen(h.quantity, np.float32),
+    )  # fmt: skip
+    known = (
         frozen(categories.indptr, np.int64), frozen(categories.category, np.int32), frozen(counts, np.int64),
         frozen(categories.columns["last_us"], np.int64), frozen(person["n_all"], np.int64),
     )  # fmt: skip
-    loops.fill_differences(
-        out, _at(("price_difference", "quantity_difference", "vintage_difference", "popularity_difference")),
-        candidates, now, bounds, indptr, past, table.matrix, _at(("item_price", "item_quantity", "item_n_all")),
-        table.facts[:, CREATED], _usual(person), VINTAGE,
+    stored = table.matrix, table.facts, table.content_indptr, table.content_indices, table.content_data
+    brought = loops.bring(
+        now, history, known, stored, TASTE[2], EVENT_CODE["purchase"], SHORT, LONG, VINTAGE
     )  # fmt: skip
-    loops.fill_content(
-        out, _at((f"content_match_{SHORT}", f"content_match_{LONG}")), candidates, bounds, indptr, past, SHORT, LONG,
-        *content,
-    )  # fmt: skip
-    for code, at in (
-        (CATEGORY, _at((f"category_match_{SHORT}", f"category_match_{LONG}"))),
-        (BRAND, _at((None, f"brand_match_{LONG}"))),
-    ):
-        loops.fill_matches(out, at, candidates, bounds, table.facts[:, code], indptr, past, SHORT, LONG)
-    loops.fill_requests(out, AT[CONTEXT_COLUMNS[0][0]], bounds, _context_block(requests))
-    loops.fill_sources(out, len(COLUMNS), frozen(pairs.scores, np.float32), frozen(pairs.ranks, np.float32))
-    return out
+    return Prepared(now, (_user_block(counted, person, now), _context_block(requests), _usual(person)), brought, stored)
 
 
-def _check(pairs: Pairs, past: np.ndarray, n_requests: int, n_items: int) -> None:
-    # Compiled loops do not check their indices: a wrong one would read memory that is not theirs.
-    for named in (pairs.items, past):
-        if len(named) and not 0 <= named.min() <= named.max() < n_items:
+@dataclass(frozen=True)
+class Prepared:
+    """B requests that wait for their candidates: times int64 [B], and the arguments of `loops.fill`."""
+
+    now: np.ndarray
+    blocks: tuple[np.ndarray, ...]
+    brought: tuple
+    table: tuple[np.ndarray, ...]
+
+    def rows(self, pairs: Pairs) -> np.ndarray:
+        """The ranker's input float32 [N, F]. Unknown values are NaN, as XGBoost takes them.
+
+        Raises:
+            InvalidInput: a candidate is not in the catalogue, or rows are not ascending.
+        """
+        out = np.empty((len(pairs.rows), len(COLUMNS) + 2 * pairs.scores.shape[1]), np.float32)
+        rows, items = frozen(pairs.rows, np.int64), frozen(pairs.items, np.int64)
+        n_items = len(self.table[0])
+        ascend, inside = loops.fit(rows, items, len(self.now), n_items)
+        if not inside:
             raise InvalidInput(f"an item code lies outside the {n_items} items of the catalogue")
-    rows = pairs.rows
-    if rows[0] < 0 or rows[-1] >= n_requests or (rows[1:] < rows[:-1]).any():
-        raise InvalidInput(f"the rows of candidates must ascend within the {n_requests} requests")
-
-
-@cache
-def _at(names: tuple[str | None, ...]) -> np.ndarray:
-    """Where the columns are, int64; -1 for none."""
-    return frozen(np.array([-1 if name is None else AT[name] for name in names]), np.int64)
+        if not ascend:
+            raise InvalidInput(f"the rows of candidates must ascend within the {len(self.now)} requests")
+        sources = frozen(pairs.scores, np.float32), frozen(pairs.ranks, np.float32)
+        loops.fill(
+            out, PLACES, rows, items, sources, self.table, TASTE, self.blocks, self.now, self.brought, SHORT, LONG
+        )
+        return out
 
 
 def _days(now: np.ndarray, then: np.ndarray) -> np.ndarray:

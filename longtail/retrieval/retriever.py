@@ -65,15 +65,16 @@ class Retriever:
         silent = np.zeros(len(self.sources), bool) if blend.silent is None else blend.silent
         depth = self.depth if self.repeats else self.depth + int(requests.history.lengths.max(initial=0))
         proposed = np.full((len(self.sources), len(requests), depth), -1, np.int64)
+        groups = self._groups if share is in_turn else self._finer_groups
         answers: dict[int, GroupAnswer] = {}
 
         def propose(n: int) -> None:
-            group = self._groups[n]
+            group = groups[n]
             answers[n] = answer = group.answer(requests)
             if not silent[group.columns].all():
                 answer.top(proposed)
 
-        share(propose, range(len(self._groups)))
+        share(propose, range(len(groups)))
         proposed[silent] = -1
         rows, items = union(proposed, requests, self.depth, self.repeats, also)
         scores = np.empty((len(self.sources), len(rows)), np.float32)
@@ -81,9 +82,9 @@ class Retriever:
 
         def judge(n: int) -> None:
             answers[n].at(rows, items, scores)
-            rank(rows, scores, self._groups[n].columns, ranks)
+            rank(rows, scores, groups[n].columns, ranks)
 
-        share(judge, range(len(self._groups))[::-1])
+        share(judge, range(len(groups))[::-1])
         wanted, best = blend.judge(scores, ranks)
         keep = np.arange(len(rows))
         if n is not None:
@@ -95,21 +96,26 @@ class Retriever:
 
     @cached_property
     def _groups(self) -> list[Group]:
-        """Sources that add up rows of tables as one, each other one alone, the lists as one.
+        """Sources that add up rows of tables as one, each other one alone, the lists as one."""
+        return self._grouped(1)
 
-        Those at both ends are compiled loops: the thread that begins with one lets another begin at once.
-        """
-        tables, lists, others = [], [], []
-        for s, source in enumerate(self.sources):
-            if isinstance(source, TableSource):
-                tables.append((s, source.way))
-            elif isinstance(source, ListSource):
-                lists.append((s, source))
-            else:
-                others.append(Alone(s, source))
-        columns = [np.array([s for s, _ in group], np.int64) for group in (tables, lists)]
-        gathering = Gathering([way for _, way in tables], columns[0])
-        return [gathering, *others[::-1], Lists([source for _, source in lists], columns[1])]
+    @cached_property
+    def _finer_groups(self) -> list[Group]:
+        """The same, the tables in three groups, so that two threads end at about the same time."""
+        return self._grouped(3)
+
+    def _grouped(self, n: int) -> list[Group]:
+        # Those at both ends are compiled loops: the thread that begins with one lets another begin at once.
+        numbered = list(enumerate(self.sources))
+        tables = [(s, source.way) for s, source in numbered if isinstance(source, TableSource)]
+        others = [Alone(s, source) for s, source in numbered if not isinstance(source, TableSource | ListSource)]
+        first, *rest = (Gathering([way for _, way in part], _columns(part)) for part in (tables[i::n] for i in range(n)))
+        return [first, *others[::-1], *rest, self._lists]
+
+    @cached_property
+    def _lists(self) -> Lists:
+        lists = [(s, source) for s, source in enumerate(self.sources) if isinstance(source, ListSource)]
+        return Lists([source for _, source in lists], _columns(lists))
 
     def save(self, folder: Path) -> None:
         """Write every source into a folder of its own, and the order that the score columns have."""
@@ -128,6 +134,10 @@ class Retriever:
         except (OSError, KeyError, ValueError) as error:
             raise InvalidBundle(f"{folder} is not a retriever of this version ({error}): train again") from error
         return cls(sources, Blend.load(folder / "blend.json"), config["depth"], config["repeats"])
+
+
+def _columns(numbered: Sequence[tuple[int, object]]) -> np.ndarray:
+    return np.array([s for s, _ in numbered], np.int64)
 
 
 def save_retriever(
