@@ -39,15 +39,19 @@ class Draft:
 def ranked(
     asked: Asked, surface: BoundSurface, bundle: Bundle, candidates: Candidates, mine: slice,
     scores: np.ndarray | None, rng: np.random.Generator, shown: np.ndarray | None = None,
+    screened: np.ndarray | None = None,
 ) -> Draft:  # fmt: skip
     """The list of a request's candidates `mine`, by the ranker's scores float32 [N] or, without, by the blend.
 
-    `shown` float32 [I]: how often each item was shown lately.
+    `shown` float32 [I]: how often each item was shown lately; `screened` int8 [N]: what `screen` said, where it did.
     """
     linear = scores is None
     worth = candidates.blend[mine] if scores is None else scores[mine]
     items = candidates.items[mine]
-    best = rerank(worth, items, bundle.view, asked.person, surface.rules, rng, asked.now, asked.k, linear, shown)
+    best = rerank(
+        worth, items, bundle.view, asked.person, surface.rules, rng, asked.now, asked.k, linear, shown,
+        None if screened is None else screened[mine],
+    )  # fmt: skip
     speaks = candidates.best[mine]
     reasons = reasons_for(asked, bundle)
     names = [(bundle.sources[speaks[o]], reasons[speaks[o]]) if o >= 0 else PINNED for o in best.order.tolist()]

@@ -242,8 +242,10 @@ class Engine:
         if found.candidates is None:
             return None
         try:
-            counts = self._exposure.counts
-            draft = ranked(asked, surface, self.bundle, found.candidates, mine, found.scores, self.rng, counts)
+            draft = ranked(
+                asked, surface, self.bundle, found.candidates, mine, found.scores, self.rng, self._exposure.counts,
+                found.screened,
+            )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - a stage boundary: a list made before, or popular items, stand in
             run.missing("rerank", error)
             return None

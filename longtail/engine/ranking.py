@@ -1,4 +1,4 @@
-"""From requests to scored candidates: the two hops, with the features read while the first one flies."""
+"""From requests to scored candidates: the two hops, and what can be done while they fly."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from longtail.errors import Unavailable
 from longtail.events import Requests
 from longtail.features.batch import UserCategory
 from longtail.features.request import Pairs, Prepared, prepare
+from longtail.reranking.filters import screen
 from longtail.retrieval.candidates import Ask, Candidates
 from longtail.surfaces import BoundSurface
 
@@ -45,11 +46,20 @@ class Malformed(Unavailable):
 
 @dataclass(frozen=True)
 class Ranked:
-    """Candidates of a batch, their `scores` float32 [N] and `features` float32 [N, F]; None for what is missing."""
+    """Candidates of a batch, their `scores` float32 [N] and `features` float32 [N, F], and what `screen` said of them
+    int8 [N]; None for what is missing.
+    """
 
     candidates: Candidates | None = None
     scores: np.ndarray | None = None
     features: np.ndarray | None = None
+    screened: np.ndarray | None = None
+
+
+async def _sent() -> None:
+    """Once for a hop's task, once for that of gRPC, which sends: other work is done while the question flies."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 @dataclass(frozen=True)
@@ -68,11 +78,9 @@ class Ranking:
     async def __call__(self, asked: Sequence[Asked], surface: BoundSurface, requests: Requests, run: Run) -> Ranked:
         """Rank the candidates of one surface's requests; what goes missing on the way is noted in `run`."""
         wants_scores = surface.order == "ranker"
-        hop = asyncio.ensure_future(self._candidates(asked, surface, requests, run))
+        hop: asyncio.Future = asyncio.ensure_future(self._candidates(asked, surface, requests, run))
         try:
-            # Once for the hop's task, once for that of gRPC, which sends: the question flies while features are read.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await _sent()
             early = wants_scores and not hop.done()
             prepared = await self._prepared(asked, requests, run) if early else None
             candidates = await hop
@@ -83,7 +91,13 @@ class Ranking:
         if not early:
             prepared = await self._prepared(asked, requests, run)
         features = self._features(prepared, candidates, run)
-        return Ranked(candidates, await self._scores(features, run), features)
+        hop = asyncio.ensure_future(self._scores(features, run))
+        try:
+            await _sent()
+            screened = self._screened(asked, surface, candidates)
+            return Ranked(candidates, await hop, features, screened)
+        finally:
+            hop.cancel()
 
     async def _candidates(
         self, asked: Sequence[Asked], surface: BoundSurface, requests: Requests, run: Run
@@ -147,6 +161,17 @@ class Ranking:
             return None
         finally:
             run.took("ranker", start)
+
+    def _screened(self, asked: Sequence[Asked], surface: BoundSurface, candidates: Candidates) -> np.ndarray | None:
+        bounds = np.searchsorted(candidates.rows, np.arange(len(asked) + 1))
+        try:
+            parts = [
+                screen(candidates.items[bounds[b] : bounds[b + 1]], self.bundle.view, a.person, surface.rules, a.now)
+                for b, a in enumerate(asked)
+            ]
+        except Exception:  # noqa: BLE001 - re-ranking screens what is not screened, and tells what goes wrong
+            return None
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     async def _checked(self, features: np.ndarray) -> np.ndarray:
         scores = await self.score(features)

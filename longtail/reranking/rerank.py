@@ -64,6 +64,7 @@ def rerank(
     k: int,
     linear_scores: bool = False,
     shown: np.ndarray | None = None,
+    reason: np.ndarray | None = None,
 ) -> Reranked:
     """Filter, boost, pin, promote, diversify, cap and explore. The result is safe whatever the rules say.
 
@@ -73,9 +74,10 @@ def rerank(
         now: microseconds since 1970, for freshness and for rules with dates.
         k: places to fill; fewer come back only when the candidates run out (or a strict cap ends the list).
         shown: float32 [I], how often each item of the shop was shown lately, for the long tail; None: that rule is off.
+        reason: int8 [n], what `screen` says of the items, where that was asked before.
     """
     items = np.asarray(items, np.int64)
-    reason = screen(items, view, person, rules, now)
+    reason = screen(items, view, person, rules, now) if reason is None else reason
     kept = np.flatnonzero(reason == 0)
     mine = items[kept]
     worth = log_worth(np.asarray(scores)[kept], linear_scores)
