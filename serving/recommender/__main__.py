@@ -1,9 +1,10 @@
 """`python -m serving.recommender --help`."""
 
-from serving.lean import keep_out
+from serving.lean import keep_out, read_where_waiting
 
 if __name__ == "__main__":
     keep_out()
+    read_where_waiting()
     from serving.recommender.app import main
 
     main()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from serving.lean import keep_out
+from serving.lean import keep_out, read_where_waiting
 
 
 def engine_of(folder: Path, state: Path) -> Any:
@@ -54,4 +54,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     keep_out()
+    read_where_waiting()
     main()
