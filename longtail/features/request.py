@@ -24,7 +24,9 @@ from longtail.features.definitions import ITEM_SNAPSHOT, USER_CATEGORY_SNAPSHOT,
 from longtail.features.item_table import ITEM_COLUMNS, ItemArrays, ItemTable
 from longtail.schema import DAY_US, EVENT_CODE
 
-__all__ = ["NEVER", "ItemArrays", "ItemTable", "Pairs", "Prepared", "assemble", "feature_list", "prepare", "schema_hash"]
+__all__ = [
+    "NEVER", "ItemArrays", "ItemTable", "Pairs", "Prepared", "assemble", "feature_list", "prepare", "schema_hash",
+]  # fmt: skip
 NEVER = loops.NEVER
 LOGGED = tuple(name for name in USER_SNAPSHOT if name not in ("first_us", "last_us"))
 CATEGORY_COUNTS = ("n_7d", "n_30d", "n_all", "buy_all")
@@ -144,9 +146,7 @@ def prepare(
         frozen(categories.columns["last_us"], np.int64), frozen(person["n_all"], np.int64),
     )  # fmt: skip
     stored = table.matrix, table.facts, table.content_indptr, table.content_indices, table.content_data
-    brought = loops.bring(
-        now, history, known, stored, TASTE[2], EVENT_CODE["purchase"], SHORT, LONG, VINTAGE
-    )  # fmt: skip
+    brought = loops.bring(now, history, known, stored, TASTE[2], EVENT_CODE["purchase"], SHORT, LONG, VINTAGE)
     return Prepared(now, (_user_block(counted, person, now), _context_block(requests), _usual(person)), brought, stored)
 
 

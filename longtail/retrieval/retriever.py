@@ -109,7 +109,8 @@ class Retriever:
         numbered = list(enumerate(self.sources))
         tables = [(s, source.way) for s, source in numbered if isinstance(source, TableSource)]
         others = [Alone(s, source) for s, source in numbered if not isinstance(source, TableSource | ListSource)]
-        first, *rest = (Gathering([way for _, way in part], _columns(part)) for part in (tables[i::n] for i in range(n)))
+        parts = [tables[i::n] for i in range(n)]
+        first, *rest = (Gathering([way for _, way in part], _columns(part)) for part in parts)
         return [first, *others[::-1], *rest, self._lists]
 
     @cached_property
