@@ -372,12 +372,19 @@ def fill_sources(out: np.ndarray, at: int, first: int, stop: int, sources: tuple
 
 
 @compiled
-def fit(rows: np.ndarray, items: np.ndarray, requests: int, catalogue: int) -> tuple[bool, bool]:
-    """Whether rows ascend within the requests, and whether items lie in the catalogue."""
-    before, ascend, inside = 0, True, True
-    for row in rows:
-        ascend &= before <= row < requests
-        before = row
+def inside(items: np.ndarray, n: int) -> bool:
+    """Whether all items lie in a catalogue of n."""
+    good = True
     for item in items:
-        inside &= 0 <= item < catalogue
-    return ascend, inside
+        good &= 0 <= item < n
+    return good
+
+
+@compiled
+def ascending(rows: np.ndarray, n: int) -> bool:
+    """Whether rows lie within n requests and never descend."""
+    before, good = 0, True
+    for row in rows:
+        good &= before <= row < n
+        before = row
+    return good

@@ -95,7 +95,6 @@ PLACES = frozen(
     np.int64,
 )  # fmt: skip
 TASTE = frozen(np.array([_AT[name] for name in ("item_price", "item_quantity", "item_n_all")]), np.int64)
-_NO_ROWS = frozen(np.empty(0), np.int64)
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def prepare(
     table, h, now = items.arrays, requests.history, frozen(requests.time, np.int64)
     past = frozen(h.item, np.int32)
     # Compiled loops do not check their indices: a wrong one would read memory that is not theirs.
-    if not loops.fit(_NO_ROWS, past, 0, len(table))[1]:
+    if not loops.inside(past, len(table)):
         raise InvalidInput(f"an event names an item outside the {len(table)} items of the catalogue")
     counted = np.array([user[name] for name in USER_SNAPSHOT], np.int64)
     person = dict(zip(USER_SNAPSHOT, counted, strict=True))
@@ -168,10 +167,9 @@ class Prepared:
         out = np.empty((len(pairs.rows), len(COLUMNS) + 2 * pairs.scores.shape[1]), np.float32)
         rows, items = frozen(pairs.rows, np.int64), frozen(pairs.items, np.int64)
         n_items = len(self.table[0])
-        ascend, inside = loops.fit(rows, items, len(self.now), n_items)
-        if not inside:
+        if not loops.inside(items, n_items):
             raise InvalidInput(f"an item code lies outside the {n_items} items of the catalogue")
-        if not ascend:
+        if not loops.ascending(rows, len(self.now)):
             raise InvalidInput(f"the rows of candidates must ascend within the {len(self.now)} requests")
         sources = frozen(pairs.scores, np.float32), frozen(pairs.ranks, np.float32)
         loops.fill(
