@@ -159,6 +159,16 @@ def test_under_overload_lists_step_down_instead_of_queueing(parts):
     assert levels.count(("full", None)) == 2 and levels.count(("unranked", "ranker: overload")) == 10
 
 
+def test_screening_that_fails_while_the_ranker_scores_is_done_again(engine, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("broken")
+
+    (before,) = ask(engine, {"user_id": "u3", "k": K})
+    monkeypatch.setattr("longtail.engine.ranking.screen", broken)
+    (after,) = ask(engine, {"user_id": "u3", "k": K})
+    assert after.level == "full" and ids(after) == ids(before) and not UNSAFE & set(ids(after))
+
+
 def test_popular_lists_cost_next_to_nothing(engine):
     broken = replace(engine, retrieve=dead)
 
