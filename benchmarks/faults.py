@@ -341,7 +341,9 @@ async def run(bundle: Path, only: list[str]) -> list[dict[str, object]]:
 
         missing = why_no_redis()
         if missing:
-            rows += [{"fault": name, "skipped": missing} for name in chosen_redis]
+            for name in chosen_redis:
+                rows.append({"fault": name, "skipped": f"{missing} (Debian: apt install redis-server)"})
+                show(rows[-1])
             return rows
         redis = RedisServer()
         redis.start()
@@ -384,7 +386,11 @@ def main() -> None:
     late = [str(r["fault"]) for r in rows if "skipped" not in r and r["recovered_s"] is None]
     if broken or late:
         sys.exit(f"promises broken by: {', '.join(broken) or 'none'}; never full again: {', '.join(late) or 'none'}")
-    print("no request failed, no list was empty, no unsafe item was shown")
+    skipped = [str(r["fault"]) for r in rows if "skipped" in r]
+    print(
+        "no request failed, no list was empty, no unsafe item was shown"
+        + (f"; NOT TRIED: {', '.join(skipped)}" if skipped else "")
+    )
 
 
 if __name__ == "__main__":
