@@ -1,8 +1,7 @@
-"""What a serving process settles before it imports anything else: no training libraries, and how gRPC waits."""
+"""Keeps training libraries out of serving processes, wherever both happen to be installed."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -30,17 +29,3 @@ class _NotInstalled(MetaPathFinder):
 def keep_out() -> None:
     """Call it before other imports."""
     sys.meta_path.insert(0, _NotInstalled())
-
-
-# With its event engine a thread of its own waits for messages and wakes another that reads them. These settings go
-# with a version of gRPC: one that does not know them says so (tests/serving/test_lean.py asks) and does without.
-WAITING = "-event_engine_client,-event_engine_listener,-event_engine_for_all_other_endpoints,"
-WAITING += "-event_engine_callback_cq,-pollset_alternative"
-
-
-def read_where_waiting() -> None:
-    """Have gRPC's thread that waits for a message read it as well, unless `GRPC_EXPERIMENTS` says how it is to wait.
-
-    One thread less to wake: benchmarks/profiling.md. Call it before gRPC is imported.
-    """
-    os.environ.setdefault("GRPC_EXPERIMENTS", WAITING)

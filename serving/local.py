@@ -69,8 +69,7 @@ class LocalServing:
         self.state = Path(self.state).resolve()
         self.http_port = self.http_port or free_port()
         self.retriever_port = self.retriever_port or free_port()
-        self._retriever_http = free_port()
-        self.triton = Triton(self.state / "rankers", self.state, grpc_port=self.ranker_port)
+        self.triton = Triton(self.state / "rankers", self.state, http_port=self.ranker_port)
         self._models = Models(self.triton, lambda line: self.report(line))
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -189,11 +188,11 @@ class LocalServing:
             return
         module = [sys.executable, "-m", f"serving.{name}", "--deployment", str(self.deployment_file)]
         if name == "retriever":
-            flags = ["--http_port", str(self._retriever_http), "--grpc_port", str(self.retriever_port)]
+            flags = ["--http_port", str(self.retriever_port)]
         else:
             flags = [
                 "--state", str(self.state), "--http_port", str(self.http_port), "--clock", self.clock,
-                "--retriever", f"{LOOPBACK}:{self.retriever_port}", "--ranker", self.triton.grpc_address, *self.extra,
+                "--retriever", f"{LOOPBACK}:{self.retriever_port}", "--ranker", self.triton.address, *self.extra,
             ]  # fmt: skip
             live = self.live or (self.collector.live if self.collector else None)
             given = {"--pseudonym_key": self.pseudonym_key, "--impressions": self.impressions, "--live": live,
@@ -211,7 +210,7 @@ class LocalServing:
         return {name: process for name, process in found.items() if process is not None}
 
     def _check_ports(self) -> None:
-        ports = [self.http_port, self.retriever_port, self.triton.grpc_port]
+        ports = [self.http_port, self.retriever_port, self.triton.http_port]
         for port in [*ports, *([self.collector.port] if self.collector else [])]:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -23,7 +23,7 @@ from serving.edge.app import Edge
 from serving.edge.grpc import GuardInterceptor
 from serving.edge.guard import Guard
 from serving.edge.pages import pages
-from serving.servicer import TensorServicer
+from serving.quick import Quick
 
 HOST_VARIABLE = "LONGTAIL_HOST"
 AGE_VARIABLE = "LONGTAIL_GRPC_CONNECTION_AGE_S"
@@ -75,29 +75,26 @@ class _Probing(DataPlane):
 
 
 class _Grpc(GRPCServer):
-    """KServe's gRPC server without its log line per call, bound to one address."""
+    """KServe's gRPC server without its log line per call, bound to one address and behind the guard."""
 
-    def __init__(self, address: str, server: Server, model: Model, guard: Guard | None = None) -> None:
+    def __init__(self, address: str, server: Server, guard: Guard) -> None:
         super().__init__(
             server.grpc_port, server.dataplane, server.model_repository_extension, {}, grace_period=server.grace_period
         )
-        self._address, self._model, self._guard = address, model, guard
+        self._address, self._guard = address, guard
         self._age_ms = server.connection_age_ms
 
     async def start(self, max_workers: int) -> None:
-        behind = (self._data_plane, self._model_repository_extension)
-        quick = hasattr(self._model, "propose")
-        servicer = TensorServicer(*behind, self._model) if quick else InferenceServicer(*behind)
-        longest = self._guard.config.max_body_bytes if self._guard else MAX_MESSAGE
         options = [
             ("grpc.max_send_message_length", MAX_MESSAGE),
-            ("grpc.max_receive_message_length", longest),
+            ("grpc.max_receive_message_length", self._guard.config.max_body_bytes),
             # A caller looks up a name again when a connection ends: only then does it find pods that are new.
             ("grpc.max_connection_age_ms", self._age_ms),
             ("grpc.max_connection_age_grace_ms", GRACE_MS),
         ]
-        before = (GuardInterceptor(self._guard),) if self._guard else ()
-        self._server = aio.server(interceptors=(*before, ExceptionToStatusInterceptor()), options=options)
+        before = (GuardInterceptor(self._guard), ExceptionToStatusInterceptor())
+        self._server = aio.server(interceptors=before, options=options)
+        servicer = InferenceServicer(self._data_plane, self._model_repository_extension)
         grpc_predict_v2_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, self._server)
         self._server.add_insecure_port(self._address)
         await self._server.start()
@@ -105,15 +102,15 @@ class _Grpc(GRPCServer):
 
 
 class Server(ModelServer):
-    """One process, one model: REST always, gRPC where a port is given."""
+    """One process, one model: REST always, gRPC where a port is given and a guard stands before it."""
 
-    def __init__(self, http_port: int, grpc_port: int | None, grace_s: int = 5) -> None:
+    def __init__(self, http_port: int, grpc_port: int | None = None, grace_s: int = 5) -> None:
         """Nothing listens yet.
 
         Raises:
             InvalidInput: a setting of the environment is wrong.
         """
-        self.connection_age_ms = connection_age_ms()
+        self.connection_age_ms = connection_age_ms() if grpc_port is not None else 0
         super().__init__(
             http_port=http_port, grpc_port=grpc_port or 0, enable_grpc=grpc_port is not None, workers=1,
             enable_latency_logging=False, grace_period=grace_s,
@@ -129,8 +126,8 @@ class Server(ModelServer):
         """Serve one loaded model until SIGTERM or SIGINT, then drain.
 
         With a guard it is the recommender, which faces the world: keys, rates and sizes hold on REST and gRPC, and the
-        edge answers `model.answer` and `model.infer` itself instead of KServe's FastAPI. A model with `propose` takes
-        raw tensors over gRPC through `TensorServicer`.
+        edge answers `model.answer` and `model.infer` itself instead of KServe's FastAPI. Without, it is the retriever,
+        whose `model.propose` takes raw tensors through `Quick`.
         """
         self._register_and_check_atleast_one_model_is_ready([model])
         self._rest_server = RESTServer(
@@ -139,11 +136,11 @@ class Server(ModelServer):
         )  # fmt: skip
         self._rest_server.config.host = host()
         self._rest_server.config.access_log = False
-        if guard is not None:
-            self._rest_server.config.app = Edge(kserve_app, model, guard, pages())
+        kserve_app.router.redirect_slashes = False  # behind a proxy it would name an address that is not the caller's
+        self._rest_server.config.app = Edge(kserve_app, model, guard, pages()) if guard else Quick(kserve_app, model)
         self.servers.append(self._rest_server.start())
-        if self.enable_grpc:
-            self._grpc_server = _Grpc(f"{host()}:{self.grpc_port}", self, model, guard)
+        if guard and self.enable_grpc:
+            self._grpc_server = _Grpc(f"{host()}:{self.grpc_port}", self, guard)
             self.servers.append(self._grpc_server.start(self.max_threads))
         uvloop.run(self._serve_all())
 

@@ -57,7 +57,7 @@ class Ranked:
 
 
 async def _sent() -> None:
-    """Once for a hop's task, once for that of gRPC, which sends: other work is done while the question flies."""
+    """Once for a hop's task, which asks, once for the loop, which sends: other work is done meanwhile."""
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 

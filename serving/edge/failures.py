@@ -23,7 +23,7 @@ class Failures:
         place = _place(error)
         known = place in self._seen
         self._seen.add(place)
-        name = request_id.decode()
+        name = request_id.decode() or "without an id"
         logger.error("request %s failed: %s: %s", name, place[0], error, exc_info=None if known else error)
         return orjson.dumps({"error": f"internal error; the server's log tells of request {name}"})
 

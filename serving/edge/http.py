@@ -112,16 +112,9 @@ def too_large(limit: int, closes: bool = False) -> Refusal:
 
 
 def _start(status: int, length: int, request_id: bytes, content_type: bytes, headers: Sequence[Header]) -> Message:
-    return {
-        "type": "http.response.start",
-        "status": status,
-        "headers": [
-            (b"content-type", content_type),
-            (b"content-length", b"%d" % length),
-            (REQUEST_ID, request_id),
-            *headers,
-        ],
-    }
+    known = [(b"content-type", content_type), (b"content-length", b"%d" % length)]
+    named = [(REQUEST_ID, request_id)] if request_id else []
+    return {"type": "http.response.start", "status": status, "headers": [*known, *named, *headers]}
 
 
 async def _drain(receive: Receive) -> None:

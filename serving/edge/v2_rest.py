@@ -13,9 +13,9 @@ from kserve.protocol.infer_type import RequestedOutput
 
 from longtail.errors import InvalidInput
 from serving.edge.v2 import NAME, packed
+from serving.tensors import JSON_LENGTH
 
 INFER = f"/v2/models/{NAME}/infer"
-JSON_LENGTH = b"inference-header-content-length"
 
 
 def read(body: bytes, json_length: bytes | None) -> InferRequest:

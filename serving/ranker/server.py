@@ -28,8 +28,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     what.add_argument("--bundle", type=Path, help="folder of one bundle")
     what.add_argument("--deployment", type=Path, help="YAML: variants and their bundles; followed while serving")
     parser.add_argument("--state", type=Path, required=True, help="folder for links to rankers and Triton's backend")
-    parser.add_argument("--http_port", type=int, default=8080)
-    parser.add_argument("--grpc_port", type=int, default=9000)
+    parser.add_argument("--http_port", type=int, default=8000)
     parser.add_argument("--metrics_port", type=int, help="Triton's own metrics; none: not served")
     return parser.parse_known_args(given)[0]
 
@@ -43,7 +42,7 @@ def serve(args: argparse.Namespace, told: threading.Event) -> int:
     watch = DeploymentWatch(args.deployment) if args.deployment else None
     serving = before = watch.first() if watch else Deployment.single(args.bundle)
     triton = Triton(
-        args.state / "rankers", args.state, args.http_port, args.grpc_port,
+        args.state / "rankers", args.state, args.http_port,
         host=os.environ.get("LONGTAIL_HOST", LOOPBACK), metrics_port=args.metrics_port, own_log=False,
     )  # fmt: skip
     models = Models(triton, logger.warning)

@@ -26,8 +26,6 @@ from serving.process import LOOPBACK, free_port, spawn, stop, tail, wait_until
 
 SHARED_MEMORY = Path("/dev/shm")
 EXIT_S = 3
-# A caller looks up a name again when a connection ends: only then does it find pods that are new.
-CONNECTION_MS = 30_000
 STUB = "triton_python_backend_stub"
 # A model that loads on a busy machine takes half a minute; giving up earlier would take its files from under it.
 CHANGE_S = 60.0
@@ -48,7 +46,6 @@ class Triton:
         repository: Path,
         state: Path,
         http_port: int | None = None,
-        grpc_port: int | None = None,
         config_name: str | None = "cpu",
         host: str = LOOPBACK,
         metrics_port: int | None = None,
@@ -57,16 +54,15 @@ class Triton:
         self.repository = Path(repository).resolve()
         self.state = Path(state).resolve()
         self.http_port = http_port or free_port()
-        self.grpc_port = grpc_port or free_port()
         self.config_name = config_name
         self.host, self.metrics_port = host, metrics_port
         self.log = self.state / "triton.log" if own_log else None
         self.process: subprocess.Popen | None = None
 
     @property
-    def grpc_address(self) -> str:
+    def address(self) -> str:
         """Where inferences are asked for."""
-        return f"{LOOPBACK}:{self.grpc_port}"
+        return f"{LOOPBACK}:{self.http_port}"
 
     @property
     def models(self) -> list[str]:
@@ -91,10 +87,7 @@ class Triton:
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
             f"--http-address={self.host}",
             f"--http-port={self.http_port}",
-            f"--grpc-address={self.host}",
-            f"--grpc-port={self.grpc_port}",
-            f"--grpc-max-connection-age={CONNECTION_MS}",
-            f"--grpc-max-connection-age-grace={CONNECTION_MS}",
+            "--allow-grpc=false",
             f"--exit-timeout-secs={EXIT_S}",
         ]
         if self.metrics_port:
@@ -185,7 +178,7 @@ class Triton:
 
     @property
     def _shm_prefix(self) -> str:
-        return f"longtail_{os.getpid()}_{self.grpc_port}_"
+        return f"longtail_{os.getpid()}_{self.http_port}_"
 
     def __enter__(self) -> Triton:
         return self if self.process else self.start()

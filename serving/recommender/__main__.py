@@ -1,10 +1,9 @@
 """`python -m serving.recommender --help`."""
 
-from serving.lean import keep_out, read_where_waiting
+from serving.lean import keep_out
 
 if __name__ == "__main__":
     keep_out()
-    read_where_waiting()
     from serving.recommender.app import main
 
     main()

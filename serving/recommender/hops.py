@@ -1,4 +1,4 @@
-"""The recommender's two hops over gRPC: candidates from the retriever, scores from Triton."""
+"""The recommender's two hops: candidates from the retriever, scores from Triton."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class RetrieverHop:
             raise HopFailed(str(error), "malformed") from None
 
     async def close(self) -> None:
-        """Close the channel."""
-        await self._hop.close()
+        """Close the connections."""
+        self._hop.close()
 
 
 class RankerHop:
@@ -47,5 +47,5 @@ class RankerHop:
         return answer[OUTPUT].reshape(-1)
 
     async def close(self) -> None:
-        """Close the channel."""
-        await self._hop.close()
+        """Close the connections."""
+        self._hop.close()

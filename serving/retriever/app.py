@@ -21,12 +21,11 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--bundle", type=Path, help="folder of one bundle")
     what.add_argument("--deployment", type=Path, help="YAML: variants and their bundles; followed while serving")
-    parser.add_argument("--http_port", type=int, default=8080)
-    parser.add_argument("--grpc_port", type=int, default=8081)
+    parser.add_argument("--http_port", type=int, default=8081)
     args, _ = parser.parse_known_args()
     logs.configure("retriever")
     try:
-        server = Server(args.http_port, args.grpc_port)
+        server = Server(args.http_port)
         watch = DeploymentWatch(args.deployment) if args.deployment else None
         bundles = Bundles()
         if watch is None:

@@ -17,10 +17,10 @@ from tests.cluster.node import NodeCluster
 from tests.cluster.tools import NotBuilt, program
 
 NAMESPACE, RELEASE = "shop", "longtail"
-PORTS = (6379, 8002, 8080, 8081, 9000)
+PORTS = (6379, 8002, 8080, 8081)
 # Who may open a connection to whom; nothing else that begins or ends at a pod of ours may be answered.
 ALLOWED = {
-    ("recommender", "retriever", 8081), ("recommender", "ranker", 9000), ("recommender", "redis", 6379),
+    ("recommender", "retriever", 8080), ("recommender", "ranker", 8080), ("recommender", "redis", 6379),
     ("collector", "redis", 6379), ("precompute", "redis", 6379), ("test", "recommender", 8080),
     ("client", "recommender", 8080), ("client", "recommender", 8081), ("client", "collector", 8080),
     ("scraper", "retriever", 8080), ("scraper", "ranker", 8002), ("scraper", "recommender", 8080),

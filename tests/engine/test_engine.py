@@ -247,7 +247,7 @@ def test_nobody_is_told_a_reason_that_cannot_be_true(engine):
 
 
 def test_the_question_is_sent_before_features_are_read(engine):
-    """gRPC sends in a task of its own, which runs only when the engine waits."""
+    """A hop asks in a task of its own, which runs only when the engine waits."""
     order = []
 
     async def send(requests, ask):

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from serving.lean import keep_out, read_where_waiting
+from serving.lean import keep_out
 
 
 def engine_of(folder: Path, state: Path) -> Any:
@@ -54,5 +54,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     keep_out()
-    read_where_waiting()
     main()

@@ -12,13 +12,20 @@ from pathlib import Path
 import grpc
 import httpx
 import numpy as np
+import psutil
 import pytest
+import uvloop
 from kserve import InferenceGRPCClient, InferInput, InferRequest
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
+from longtail.errors import InvalidInput
 from serving.edge.app import PREDICT
+from serving.edge.guard import Guard
 from serving.edge.keys import digest_of
 from serving.edge.v2_rest import INFER
 from serving.process import free_port, spawn, stop, wait_until
+from serving.server import AGE_VARIABLE, Server, _Grpc
 
 pytestmark = pytest.mark.serving
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,3 +130,32 @@ def test_a_request_in_flight_is_answered_when_it_is_told_to_stop(started):
     begin = time.monotonic()
     process.wait(15)
     assert time.monotonic() - begin < 10 and "Traceback" not in log.read_text()
+
+
+def test_grpc_connections_grow_old_so_that_new_pods_are_found_and_no_call_fails(monkeypatch):
+    port, ports = free_port(), set()
+
+    async def both() -> None:
+        server = Server(free_port(), port)
+        ours = _Grpc(f"127.0.0.1:{port}", server, Guard.load(None))
+        running = asyncio.create_task(ours.start(1))
+        until = asyncio.get_running_loop().time() + 60
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            while len(ports) < 3 and asyncio.get_running_loop().time() < until:
+                assert (await stub.ServerLive(pb.ServerLiveRequest(), wait_for_ready=True)).live
+                open_now = psutil.Process().connections("tcp")
+                ports.update(c.laddr.port for c in open_now if c.raddr and c.raddr.port == port)
+        await ours.stop(None)
+        await running
+
+    monkeypatch.setenv(AGE_VARIABLE, "0.2")
+    uvloop.run(both())
+    assert len(ports) == 3, "each connection has a port of its own"
+
+
+@pytest.mark.parametrize("age", ["-1", "soon", "nan"])
+def test_an_age_that_is_none_is_refused(age, monkeypatch):
+    monkeypatch.setenv(AGE_VARIABLE, age)
+    with pytest.raises(InvalidInput, match=AGE_VARIABLE):
+        Server(free_port(), free_port())

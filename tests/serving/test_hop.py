@@ -4,77 +4,125 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
-import psutil
 import pytest
 import uvloop
-from grpc import aio
 from kserve import InferInput, InferRequest, InferResponse, Model
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from longtail.errors import InvalidInput
-from serving.hop import CLOSE_S, Hop, HopFailed
-from serving.process import free_port
-from serving.server import AGE_VARIABLE, Server, _Grpc
-from serving.tensors import arrays_of, raw_arrays, raw_request, raw_response, raw_version, response_of, version_of
+from serving import hop as hops
+from serving.hop import Hop, HopFailed
+from serving.process import free_port, spawn, stop, wait_until
+from serving.tensors import arrays_of, raw_request, raw_response, read_raw, response_of, version_of
 
+ROOT = Path(__file__).resolve().parents[2]
 ARRAYS = {
     "item": np.arange(5, dtype=np.int32), "kind": np.array([1, 2, 3], np.int8), "time": np.array([7], np.int64),
     "scores": np.arange(6, dtype=np.float32).reshape(3, 2), "none": np.empty((0, 4), np.float32),
 }  # fmt: skip
-METHOD = "/inference.GRPCInferenceService/ModelInfer"
-Serve = Callable[[pb.ModelInferRequest, Any], Awaitable[object]]
+Arrays = dict[str, np.ndarray]
+Serve = Callable[[Arrays], Awaitable[bytes | None]]
 
 
-@contextlib.asynccontextmanager
-async def listening(serve: Serve, port: int = 0) -> AsyncIterator[int]:
-    """A server that answers with whatever `serve` makes: a message, or bytes that are none."""
-
-    class Handlers(grpc.GenericRpcHandler):
-        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-            assert details.method == METHOD
-            return grpc.unary_unary_rpc_method_handler(
-                serve, pb.ModelInferRequest.FromString,
-                lambda said: said if isinstance(said, bytes) else said.SerializeToString(),
-            )  # fmt: skip
-
-    server = aio.server(options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((Handlers(),))
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    try:
-        yield port
-    finally:
-        await server.stop(None)
+def http(body: bytes = b"", length: object = None, status: int = 200, more: str = "") -> bytes:
+    """A whole response of a server; `length` of the JSON."""
+    said = "" if length is None else f"Inference-Header-Content-Length: {length}\r\n"
+    return f"HTTP/1.1 {status} x\r\n{said}{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def against(serve: Serve, ask: Callable[[Hop], Awaitable[object]], runner: Callable = asyncio.run) -> Any:
+def tensors(arrays: Arrays, version: str = "v1") -> bytes:
+    return http(*raw_response("m", arrays, version))
+
+
+async def echo(arrays: Arrays) -> bytes:
+    return tensors(arrays)
+
+
+class Listening:
+    """A server that answers with the bytes that `serve` makes, or closes the connection where it makes None."""
+
+    def __init__(self, serve: Serve, port: int = 0, host: str = "127.0.0.1") -> None:
+        self.serve, self.port, self.host = serve, port, host
+        self.opened = self.answered = 0
+        self.open: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Listening:
+        self.server = await asyncio.start_server(self._connected, self.host, self.port)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        for writer in self.open:
+            writer.transport.abort()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.opened += 1
+        self.open.add(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                assert head.startswith("post /v2/models/m/infer http/1.1\r\nhost: ")
+                lengths = dict(line.split(": ") for line in head.split("\r\n")[1:] if line)
+                body = await reader.readexactly(int(lengths["content-length"]))
+                said = read_raw(body, int(lengths["inference-header-content-length"]), "inputs")
+                asked = asyncio.ensure_future(self.serve(said.arrays))
+                gone = asyncio.ensure_future(reader.read(1))
+                await asyncio.wait([asked, gone], return_when=asyncio.FIRST_COMPLETED)
+                if gone.done():
+                    asked.cancel()
+                    break
+                gone.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await gone
+                answer = asked.result()
+                if answer is None:
+                    break
+                self.answered += 1
+                writer.write(answer)
+        writer.close()
+        self.open.discard(writer)
+
+
+def against(serve: Serve, ask: Callable[[Hop, Listening], Awaitable[Any]], runner: Callable = asyncio.run) -> Any:
     """What `ask` makes of a hop to a server that answers each call as `serve` does."""
 
-    async def both() -> object:
-        async with listening(serve) as port:
-            hop = Hop("m", f"127.0.0.1:{port}")
+    async def both() -> Any:
+        async with Listening(serve) as server:
+            hop = Hop("m", f"127.0.0.1:{server.port}")
             try:
-                return await asyncio.wait_for(ask(hop), 60)
+                return await asyncio.wait_for(ask(hop, server), 60)
             finally:
-                await hop.close()
+                hop.close()
 
     return runner(both())
 
 
-async def echo(request: pb.ModelInferRequest, _: Any) -> pb.ModelInferResponse:
-    return raw_response(request.model_name, raw_arrays(request.inputs, request.raw_input_contents), "v1")
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not true():
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
-def test_arrays_travel_both_ways_as_they_are_on_either_loop(runner: Callable) -> None:
-    async def ask(hop: Hop) -> list[dict[str, np.ndarray]]:
-        return [await hop(ARRAYS, "v1") for _ in range(3)]
+def test_arrays_travel_both_ways_as_they_are_on_either_loop_over_one_connection(runner: Callable) -> None:
+    async def ask(hop: Hop, server: Listening) -> list[Arrays]:
+        found = [await hop(ARRAYS, "v1") for _ in range(3)]
+        assert server.opened == 1
+        return found
 
     for found in against(echo, ask, runner):
         assert list(found) == list(ARRAYS)
@@ -85,30 +133,42 @@ def test_arrays_travel_both_ways_as_they_are_on_either_loop(runner: Callable) ->
 
 
 def test_what_is_sent_is_the_open_inference_protocol_as_kserve_reads_it() -> None:
-    message = raw_request("m", {**ARRAYS, "turned": np.arange(6, dtype=np.int64).reshape(2, 3).T}, "v1")
-    message = pb.ModelInferRequest.FromString(message.SerializeToString())
-    for name, values in arrays_of(InferRequest.from_grpc(message)).items():
-        np.testing.assert_array_equal(values, ARRAYS.get(name, np.arange(6).reshape(2, 3).T))
-    assert version_of(InferRequest.from_grpc(message)) == raw_version(message) == "v1"
-    assert raw_version(raw_request("m", {}, None)) is None
-    answer = InferResponse.from_grpc(raw_response("m", ARRAYS, "v1", "7"))
-    assert answer.id == "7" and answer.parameters["bundle_version"].string_param == "v1"
+    turned = np.arange(6, dtype=np.int64).reshape(2, 3).T
+    request = InferRequest.from_bytes(*raw_request({**ARRAYS, "turned": turned}, "v1"), "m")
+    for name, values in arrays_of(request).items():
+        np.testing.assert_array_equal(values, ARRAYS.get(name, turned))
+    assert version_of(request) == "v1" and request.parameters["binary_data_output"] is True
+    assert version_of(InferRequest.from_bytes(*raw_request(ARRAYS, None), "m")) is None
+    answer = InferResponse.from_bytes(*raw_response("m", ARRAYS, "v1", "7"))
+    assert answer.parameters["bundle_version"] == "v1" and answer.id == "7"
     for tensor in answer.outputs:
         np.testing.assert_array_equal(tensor.as_numpy(), ARRAYS[tensor.name])
 
 
-def test_calls_at_once_get_their_own_answers_over_one_connection_of_any_size() -> None:
-    peers = set()
-
-    async def serve(request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
-        peers.add(context.peer())
-        arrays = raw_arrays(request.inputs, request.raw_input_contents)
+def test_calls_at_once_get_their_own_answers_of_any_size() -> None:
+    async def serve(arrays: Arrays) -> bytes:
         await asyncio.sleep(0.01 * (3 - arrays["n"][0] % 4))  # the later one is answered first
-        return raw_response("m", {"n": np.repeat(arrays["n"], 2_000_000)}, "v1")
+        return tensors({"n": np.repeat(arrays["n"], 2_000_000)})
 
-    async def ask(hop: Hop) -> None:
-        many = await asyncio.gather(*(hop({"n": np.array([n])}) for n in range(4)))
-        assert [int(found["n"][-1]) for found in many] == list(range(4)) and len(peers) == 1
+    async def ask(hop: Hop, server: Listening) -> None:
+        for _ in range(2):
+            many = await asyncio.gather(*(hop({"n": np.array([n])}) for n in range(4)))
+            assert [int(found["n"][-1]) for found in many] == list(range(4)) and server.opened == 4
+
+    against(serve, ask)
+
+
+def test_an_answer_may_come_in_pieces_and_in_chunks() -> None:
+    whole, length = raw_response("m", ARRAYS, "v1")
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (whole[:9], whole[9:])) + b"0\r\n\r\n"
+    head = f"HTTP/1.1 200 x\r\ninference-header-content-length: {length}\r\ntransfer-encoding: chunked\r\n\r\n"
+
+    async def serve(arrays: Arrays) -> bytes:
+        return head.encode() + chunks
+
+    async def ask(hop: Hop, _: Listening) -> None:
+        for _ in range(2):
+            np.testing.assert_array_equal((await hop(ARRAYS))["scores"], ARRAYS["scores"])
 
     against(serve, ask)
 
@@ -116,15 +176,15 @@ def test_calls_at_once_get_their_own_answers_over_one_connection_of_any_size() -
 def test_a_call_that_is_given_up_ends_on_the_server_too_and_the_next_one_is_answered() -> None:
     ended = asyncio.Event()
 
-    async def serve(request: pb.ModelInferRequest, _: Any) -> pb.ModelInferResponse:
-        if raw_arrays(request.inputs, request.raw_input_contents)["n"][0] == 0:
+    async def serve(arrays: Arrays) -> bytes:
+        if arrays["n"][0] == 0:
             try:
                 await asyncio.sleep(3600)
             finally:
                 ended.set()
-        return await echo(request, _)
+        return tensors(arrays)
 
-    async def ask(hop: Hop) -> None:
+    async def ask(hop: Hop, _: Listening) -> None:
         await hop({"n": np.array([7])})
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
@@ -135,189 +195,433 @@ def test_a_call_that_is_given_up_ends_on_the_server_too_and_the_next_one_is_answ
     against(serve, ask)
 
 
-def test_closing_waits_for_the_calls_in_flight_and_the_next_call_connects_again() -> None:
+def test_closing_lets_calls_in_flight_be_answered_and_the_next_call_connects_again() -> None:
     asked = asyncio.Event()
 
-    async def serve(request: pb.ModelInferRequest, _: Any) -> pb.ModelInferResponse:
+    async def serve(arrays: Arrays) -> bytes:
         asked.set()
         await asyncio.sleep(0.2)
-        return await echo(request, _)
+        return tensors(arrays)
 
-    async def ask(hop: Hop) -> None:
+    async def ask(hop: Hop, server: Listening) -> None:
         call = asyncio.create_task(hop(ARRAYS))
         await asked.wait()
-        await asyncio.wait_for(hop.close(), CLOSE_S * 10)
+        hop.close()
         assert (await call)["time"][0] == 7
-        assert (await hop(ARRAYS))["time"][0] == 7
+        await until(lambda: not server.open)
+        assert (await hop(ARRAYS))["time"][0] == 7 and server.opened == 2
 
     against(serve, ask)
 
 
-def test_a_server_that_was_started_again_is_found_again() -> None:
+def test_a_server_that_was_started_again_is_found_again_at_once() -> None:
     async def both() -> None:
         port = free_port()
         hop = Hop("m", f"127.0.0.1:{port}")
-        with pytest.raises(HopFailed) as failed:
-            await hop(ARRAYS)
-        assert failed.value.cause == "unavailable"
         for _ in range(2):
-            async with listening(echo, port):
-                async with asyncio.timeout(30):
-                    while True:
-                        with contextlib.suppress(HopFailed):
-                            await hop(ARRAYS)
-                            break
-                        await asyncio.sleep(0.05)
-        await hop.close()
+            with pytest.raises(HopFailed) as failed:
+                await hop(ARRAYS)
+            assert failed.value.cause == "unavailable"
+            async with Listening(echo, port):
+                for _ in range(2):
+                    await hop(ARRAYS)
+        hop.close()
 
     asyncio.run(both())
 
 
-def said(**fields: Any) -> pb.ModelInferResponse:
-    message = raw_response("m", {}, "v1")
-    message.MergeFrom(pb.ModelInferResponse(**fields))
-    return message
+def test_a_connection_that_the_server_closed_meanwhile_fails_no_call() -> None:
+    async def ask(hop: Hop, server: Listening) -> None:
+        for n in range(1, 5):
+            await asyncio.gather(*(hop(ARRAYS) for _ in range(n)))
+            server.hang_up()  # the client hears of it only now, or when it sends
+            if n % 2:
+                await until(lambda: not server.open)
+
+    against(echo, ask)
+
+    async def last_words(arrays: Arrays) -> bytes:
+        return http(*raw_response("m", arrays, "v1"), more="Connection: close\r\n")
+
+    async def ask_again(hop: Hop, server: Listening) -> None:
+        for n in range(3):
+            await hop(ARRAYS)
+            assert server.opened == n + 1
+
+    against(last_words, ask_again)
 
 
-ONE = {"name": "n", "datatype": "INT64", "shape": [1]}
+@contextlib.asynccontextmanager
+async def named(monkeypatch: pytest.MonkeyPatch, *hosts: str) -> AsyncIterator[tuple[Hop, list[str]]]:
+    """A hop to a name with these addresses, all at one port; the list may change."""
+    found, port = list(hosts), free_port()
+
+    async def getaddrinfo(host: str, at: int, **_: object) -> list[tuple]:
+        assert (host, at) == ("shop", port)
+        if not found:
+            raise socket.gaierror("no such name")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    hop = Hop("m", f"shop:{port}")
+    yield hop, found
+    hop.close()
+
+
+def test_all_addresses_of_a_name_take_turns_and_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hops, "SHUN_S", 0.2)
+    monkeypatch.setattr(hops, "LOOK_UP_S", 0.4)
+
+    async def go() -> None:
+        async with named(monkeypatch, "127.0.0.1", "127.0.0.2") as (hop, addresses):
+            port = int(hop.address.split(":")[1])
+            async with Listening(echo, port) as one, Listening(echo, port, "127.0.0.2") as two:
+                for _ in range(10):
+                    await hop(ARRAYS)
+                assert (one.answered, two.answered) == (5, 5) and (one.opened, two.opened) == (1, 1)
+                async with Listening(echo, port, "127.0.0.3") as three:
+                    addresses.append("127.0.0.3")
+                    async with asyncio.timeout(30):
+                        while not three.answered:  # found without anybody's closing a connection
+                            await hop(ARRAYS)
+                            await asyncio.sleep(0.05)
+                # The third, then the second, are gone with their connections, but not from the name: no call fails.
+                two.server.close()
+                two.hang_up()
+                for _ in range(20):
+                    await hop(ARRAYS)
+                    await asyncio.sleep(0.02)
+                addresses[:] = ["127.0.0.1"]
+                before = one.answered
+                await asyncio.sleep(0.5)
+                for _ in range(4):
+                    await hop(ARRAYS)
+                    await asyncio.sleep(0.05)
+                assert one.answered == before + 4
+                addresses.clear()  # nobody answers for names any more: those of before are asked
+                await asyncio.sleep(0.5)
+                for _ in range(4):
+                    await hop(ARRAYS)
+                    await asyncio.sleep(0.05)
+
+    asyncio.run(go())
+
+
+async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+def test_a_server_that_takes_connections_and_drops_them_costs_no_call_where_there_is_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hops, "SHUN_S", 0.02)
+
+    async def go() -> None:
+        async with named(monkeypatch, "127.0.0.1", "127.0.0.2") as (hop, _):
+            port = int(hop.address.split(":")[1])
+            drops = await asyncio.start_server(hang_up, "127.0.0.2", port)
+            async with drops, Listening(echo, port) as good:
+                for n in range(20):
+                    await hop(ARRAYS)
+                    assert good.answered == n + 1
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(go())
+
+
+def test_a_request_that_ends_its_servers_visits_two_of_them_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    visited = []
+
+    async def dies(arrays: Arrays) -> None:
+        visited.append(arrays)
+
+    async def go() -> None:
+        hosts = [f"127.0.0.{n}" for n in range(1, 6)]
+        async with named(monkeypatch, *hosts) as (hop, _), contextlib.AsyncExitStack() as servers:
+            for host in hosts:
+                await servers.enter_async_context(Listening(dies, int(hop.address.split(":")[1]), host))
+            with pytest.raises(HopFailed) as failed:
+                await hop(ARRAYS)
+            assert failed.value.cause == "unavailable" and len(visited) == 2
+
+    asyncio.run(go())
+
+
+def test_what_rests_for_long_is_closed_before_the_server_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hops, "LOOK_UP_S", 0.1)
+    monkeypatch.setattr(hops, "REST_S", 0.5)
+
+    async def serve(arrays: Arrays) -> bytes:
+        await asyncio.sleep(0.05)
+        return tensors(arrays)
+
+    async def ask(hop: Hop, server: Listening) -> None:
+        await asyncio.gather(*(hop(ARRAYS) for _ in range(8)))
+        assert len(server.open) == 8
+        async with asyncio.timeout(30):
+            while len(server.open) > 1:
+                await hop(ARRAYS)
+        assert server.opened == 8
+
+    against(serve, ask)
+
+
+def test_first_calls_look_a_name_up_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up = []
+
+    async def go() -> None:
+        async with named(monkeypatch, "127.0.0.1") as (hop, _):
+            loop = asyncio.get_running_loop()
+            plain = loop.getaddrinfo
+
+            async def slow(*given: Any, **more: Any) -> list[tuple]:
+                looked_up.append(given)
+                await asyncio.sleep(0.05)
+                return await plain(*given, **more)
+
+            monkeypatch.setattr(loop, "getaddrinfo", slow)
+            async with Listening(echo, int(hop.address.split(":")[1])):
+                await asyncio.gather(*(hop(ARRAYS) for _ in range(20)))
+        assert len(looked_up) == 1
+
+    asyncio.run(go())
+
+
+def test_closing_after_its_loop_has_ended_is_quiet() -> None:
+    async def go() -> Hop:
+        async with Listening(echo) as server:
+            hop = Hop("m", f"127.0.0.1:{server.port}")
+            await hop(ARRAYS)
+        return hop
+
+    asyncio.run(go()).close()
+
+
+def test_a_name_that_nobody_knows_is_a_cause_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def go() -> None:
+        async with named(monkeypatch) as (hop, addresses):
+            for _ in range(2):
+                with pytest.raises(HopFailed, match="no such name") as failed:
+                    await hop(ARRAYS)
+                assert failed.value.cause == "unavailable"
+            addresses.append("127.0.0.1")
+            async with Listening(echo, int(hop.address.split(":")[1])):
+                assert (await hop(ARRAYS))["time"][0] == 7
+
+    asyncio.run(go())
+
+
+def body_of(*outputs: dict, raw: bytes = b"12345678", **more: object) -> bytes:
+    head = json.dumps({"outputs": list(outputs), "parameters": {"bundle_version": "v1"}, **more}).encode()
+    return http(head + raw, len(head))
+
+
+def one(**changes: object) -> dict:
+    return {"name": "n", "datatype": "INT64", "shape": [1], "parameters": {"binary_data_size": 8}, **changes}
 
 
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [
-        (grpc.StatusCode.UNAVAILABLE, "unavailable"),
-        (grpc.StatusCode.INVALID_ARGUMENT, "invalid_argument"),
-        (grpc.StatusCode.CANCELLED, "cancelled"),
-        (RuntimeError("a mistake"), "unknown"),
-        (b"nonsense", "malformed"),
-        (said(outputs=[ONE]), "malformed"),
-        (said(outputs=[ONE], raw_output_contents=[b"1234567"]), "malformed"),
-        (said(outputs=[{**ONE, "shape": [2**62, 2**62]}], raw_output_contents=[b""]), "malformed"),
-        (said(outputs=[{**ONE, "shape": [-1, -1]}], raw_output_contents=[b"12345678"]), "malformed"),
-        (said(outputs=[{**ONE, "datatype": "BYTES"}], raw_output_contents=[b"12345678"]), "malformed"),
-        (raw_response("m", ARRAYS, "another"), "other_bundle"),
-        (pb.ModelInferResponse(), "other_bundle"),
+        (http(b'{"error": "busy"}', status=503), "service_unavailable"),
+        (http(b"no", status=400), "bad_request"),
+        (http(status=299), "unknown"),
+        (b"HTTP/1.1 101 x\r\nupgrade: ws\r\nconnection: upgrade\r\n\r\n", "malformed"),
+        (b"HTTP/1.1 103 x\r\nlink: a\r\n\r\n" + http(status=503), "service_unavailable"),
+        (None, "unavailable"),
+        (b"nonsense\r\n\r\n", "malformed"),
+        (http(b"{}", "soon"), "malformed"),
+        (http(b"{}"), "malformed"),
+        (http(b"{}", 2), "malformed"),
+        (http(b"[]", 2), "malformed"),
+        (http(b'{"outputs": 7}', 14), "malformed"),
+        (body_of(one(), raw=b"1234567"), "malformed"),
+        (body_of(one(), raw=b"123456789"), "malformed"),
+        (body_of(one(shape=[2**62, 2**62])), "malformed"),
+        (body_of(one(shape=[-1])), "malformed"),
+        (body_of(one(shape=["1"])), "malformed"),
+        (body_of(one(shape=7)), "malformed"),
+        (body_of(one(datatype="BYTES")), "malformed"),
+        (body_of(one(datatype=[])), "malformed"),
+        (body_of(one(name=[])), "malformed"),
+        (body_of(one(parameters={})), "malformed"),
+        (body_of(one(parameters={"binary_data_size": "8"})), "malformed"),
+        (body_of(one(parameters={"binary_data_size": -8})), "malformed"),
+        (body_of({"name": "n", "datatype": "INT64", "shape": [1], "data": [7]}, raw=b""), "malformed"),
+        (body_of(one(), parameters=[7]), "malformed"),
+        (body_of(one(), parameters={"bundle_version": ["v1"]}), "malformed"),
+        (body_of(one(), id=7), "malformed"),
+        (body_of(one(), parameters={}), "other_bundle"),
+        (tensors(ARRAYS, "another"), "other_bundle"),
     ],
 )
-def test_whatever_a_server_says_is_an_answer_or_a_cause(answer: Any, cause: str) -> None:
-    async def serve(_: pb.ModelInferRequest, context: Any) -> object:
-        if isinstance(answer, grpc.StatusCode):
-            await context.abort(answer, "no")
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+def test_whatever_a_server_says_is_an_answer_or_a_cause(answer: bytes | None, cause: str) -> None:
+    async def serve(arrays: Arrays) -> bytes | None:
+        return answer if arrays["n"][0] else tensors(arrays)
 
-    async def ask(hop: Hop) -> None:
-        with pytest.raises(HopFailed) as failed:
-            await hop(ARRAYS, "v1")
-        assert failed.value.cause == cause
+    async def ask(hop: Hop, _: Listening) -> None:
+        for _ in range(2):
+            with pytest.raises(HopFailed) as failed:
+                await hop({"n": np.array([1])}, "v1")
+            assert failed.value.cause == cause
+            await hop({"n": np.array([0])}, "v1")  # and the next call is answered
 
     against(serve, ask)
 
 
-def test_nobody_at_the_address_is_a_cause_and_not_the_end() -> None:
-    async def ask(hop: Hop) -> None:
+def test_what_nobody_asked_for_is_nobodys_answer() -> None:
+    async def serve(arrays: Arrays) -> bytes:
+        return tensors(arrays) + tensors({"n": np.array([666])})
+
+    async def ask(hop: Hop, server: Listening) -> None:
+        for n in range(5):
+            assert (await hop({"n": np.array([n])}))["n"][0] == n
+            await asyncio.sleep(0.01)
+            assert server.opened == n + 1
+
+    against(serve, ask)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1", "a..b:80"])
+def test_nobody_at_the_address_is_a_cause_and_not_the_end(address: str) -> None:
+    async def ask() -> None:
+        hop = Hop("m", address)
         for _ in range(2):
             with pytest.raises(HopFailed) as failed:
-                await Hop("m", "127.0.0.1:1")(ARRAYS)
+                await hop(ARRAYS)
             assert failed.value.cause == "unavailable"
+        hop.close()
 
-    against(echo, ask)
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    "address", ["", "shop", ":8080", "shop:", "shop:http", "shop:0", "shop:99999", "shop:²", "dns:///shop:80"]
+)
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(InvalidInput, match="must be a host and a port"):
+        Hop("m", address)
 
 
 class Sums(Model):
-    """Proposes the sum of `item`; `by_kserve` says that KServe's own way led here."""
+    """Proposes the sum of `item`; one where KServe's own way led here."""
 
     def __init__(self) -> None:
         super().__init__("m")
-        self.ready, self.by_kserve = True, False
+        self.ready, self.waited, self.given_up = True, 0, 0
 
-    async def propose(self, arrays, version):
+    async def propose(self, arrays: Arrays, version: str | None) -> tuple[Arrays, str]:
         if "item" not in arrays:
             raise InvalidInput("item: is missing")
         if version == "broken":
             raise RuntimeError("a mistake")
-        return {"sum": np.array([arrays["item"].sum()])}, version or "v1"
+        if version == "slow":
+            self.waited += 1
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                self.given_up += 1
+                raise
+        counts = np.array([self.waited, self.given_up])
+        return {"sum": np.array([arrays["item"].sum()]), "counts": counts}, version or "v1"
 
-    async def predict(self, payload, headers=None):
-        self.by_kserve = True
-        return response_of(payload, *await self.propose(arrays_of(payload), None))
+    async def predict(self, payload: InferRequest, headers: dict | None = None) -> InferResponse:
+        return response_of(payload, {"by_kserve": np.array([1])}, "v1")
 
 
-def ask_server(message: pb.ModelInferRequest) -> tuple[pb.ModelInferResponse, bool]:
-    """The answer of KServe's gRPC server with our servicer on uvloop; whether it went KServe's way."""
-    model, port = Sums(), free_port()
+SERVE = """
+import sys
+from serving.server import Server
+from tests.serving.test_hop import Sums
+port = int(sys.argv[1])
+sys.argv = sys.argv[:1]
+Server(port).serve(Sums())
+"""
 
-    async def both() -> pb.ModelInferResponse:
-        server = Server(free_port(), port)
-        server.register_model(model)
-        ours = _Grpc(f"127.0.0.1:{port}", server, model)
-        running = asyncio.create_task(ours.start(1))
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server") / "log"
+
+
+@pytest.fixture(scope="module")
+def retriever(log: Path) -> Iterator[int]:
+    script, port = log.with_name("serve.py"), free_port()
+    script.write_text(SERVE)
+    process = spawn([sys.executable, script, str(port)], log, {"PYTHONPATH": str(ROOT)})
+
+    def ready() -> bool:
+        with contextlib.suppress(OSError):
+            return posted(port, None, None, "ready")[0] == 200
+        return False
+
+    assert wait_until(ready, process, 60), log.read_text()
+    yield port
+    stop(process)
+
+
+def posted(port: int, body: bytes | None, length: object, verb: str = "infer", model: str = "m") -> tuple[int, bytes]:
+    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(length)}
+    if length is None:
+        headers = {"Content-Type": "application/json"}
+    url = f"http://127.0.0.1:{port}/v2/models/{model}/{verb}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as reply:
+            return reply.status, reply.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def asked(port: int, arrays: Arrays, version: str | None = None, within_s: float = 60.0) -> Arrays:
+    async def go() -> Arrays:
+        hop = Hop("m", f"127.0.0.1:{port}")
         try:
-            async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                stub = GRPCInferenceServiceStub(channel)
-                return await stub.ModelInfer(message, timeout=60, wait_for_ready=True)
+            async with asyncio.timeout(within_s):
+                return await hop(arrays, version)
         finally:
-            await ours.stop(None)
-            await running
+            hop.close()
 
-    return uvloop.run(both()), model.by_kserve
-
-
-def test_a_server_answers_raw_tensors_without_kserves_objects_and_others_with_them() -> None:
-    answer, by_kserve = ask_server(raw_request("m", ARRAYS, "v7"))
-    found = raw_arrays(answer.outputs, answer.raw_output_contents)
-    assert found["sum"][0] == ARRAYS["item"].sum() and raw_version(answer) == "v7" and not by_kserve
-    typed = InferInput("item", [2], "INT32", [3, 4])
-    answer, by_kserve = ask_server(InferRequest("m", [typed]).to_grpc())
-    assert InferResponse.from_grpc(answer).outputs[0].as_numpy().tolist() == [7] and by_kserve
+    return uvloop.run(go())
 
 
+@pytest.mark.serving
+def test_a_server_answers_raw_tensors_itself_and_leaves_others_to_kserve(retriever: int) -> None:
+    assert asked(retriever, ARRAYS, "v7")["sum"][0] == ARRAYS["item"].sum()
+    typed = InferRequest("m", [InferInput("item", [2], "INT32", [3, 4])])
+    status, answer = posted(retriever, json.dumps(typed.to_rest()[0]).encode(), None)
+    assert status == 200 and json.loads(answer)["outputs"][0]["name"] == "by_kserve"
+
+
+@pytest.mark.serving
 @pytest.mark.parametrize(
-    ("message", "status"),
+    ("body", "length", "status", "said"),
     [
-        (raw_request("m", {"other": np.zeros(1, np.int64)}, None), "INVALID_ARGUMENT: item: is missing"),
-        (raw_request("m", ARRAYS, "broken"), "INTERNAL"),
-        (raw_request("nobody", ARRAYS, None), "NOT_FOUND"),
-        (pb.ModelInferRequest(model_name="m", inputs=[ONE], raw_input_contents=[b"", b""]), "INVALID_ARGUMENT: 1 tens"),
-        (
-            pb.ModelInferRequest(model_name="m", inputs=[ONE], raw_input_contents=[b"123"]),
-            "INVALID_ARGUMENT: n: 3 ",
-        ),
+        (*raw_request({"other": np.zeros(1, np.int64)}, None), 400, "item: is missing"),
+        (*raw_request(ARRAYS, "broken"), 500, "internal error"),
+        (raw_request(ARRAYS, None)[0], "x", 400, "inference-header-content-length: must be"),
+        (raw_request(ARRAYS, None)[0], 10**9, 400, "inputs: must be tensors"),
+        (raw_request(ARRAYS, None)[0] + b"1", raw_request(ARRAYS, None)[1], 400, "follow the JSON"),
+        (b"", 0, 400, "inputs: must be tensors"),
     ],
 )
-def test_a_server_says_what_is_wrong(message: pb.ModelInferRequest, status: str) -> None:
-    with pytest.raises(aio.AioRpcError) as failed:
-        ask_server(message)
-    assert f"{failed.value.code().name}: {failed.value.details()}".startswith(status)
+def test_a_server_says_what_is_wrong(retriever: int, body: bytes, length: object, status: int, said: str) -> None:
+    found, answer = posted(retriever, body, length)
+    assert found == status and said in json.loads(answer)["error"]
 
 
-def test_connections_grow_old_so_that_new_pods_are_found_and_no_call_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    port, ports = free_port(), set()
-
-    async def both() -> None:
-        server, model = Server(free_port(), port), Sums()
-        server.register_model(model)
-        ours = _Grpc(f"127.0.0.1:{port}", server, model)
-        running = asyncio.create_task(ours.start(1))
-        hop, until = Hop("m", f"127.0.0.1:{port}"), asyncio.get_running_loop().time() + 60
-        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            await asyncio.wait_for(channel.channel_ready(), 60)
-        while len(ports) < 3 and asyncio.get_running_loop().time() < until:
-            await hop(ARRAYS, "v1")
-            open_now = psutil.Process().connections("tcp")
-            ports.update(c.laddr.port for c in open_now if c.raddr and c.raddr.port == port)
-        await hop.close()
-        await ours.stop(None)
-        await running
-
-    monkeypatch.setenv(AGE_VARIABLE, "0.2")
-    uvloop.run(both())
-    assert len(ports) == 3, "each connection has a port of its own"
+@pytest.mark.serving
+def test_a_server_does_not_work_for_callers_that_have_given_up(retriever: int, log: Path) -> None:
+    before = asked(retriever, ARRAYS)["counts"]
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            asked(retriever, ARRAYS, "slow", within_s=0.5)
+    until = time.monotonic() + 30
+    while (asked(retriever, ARRAYS)["counts"] - before).tolist() != [3, 3]:
+        assert time.monotonic() < until
+    assert "ASGI" not in log.read_text()  # uvicorn's word for a request that came to no end
 
 
-@pytest.mark.parametrize("age", ["-1", "soon", "nan"])
-def test_an_age_that_is_none_is_refused(age: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(AGE_VARIABLE, age)
-    with pytest.raises(InvalidInput, match=AGE_VARIABLE):
-        Server(free_port(), free_port())
+@pytest.mark.serving
+def test_other_models_and_paths_are_kserves(retriever: int) -> None:
+    assert posted(retriever, *raw_request(ARRAYS, None), model="nobody")[0] == 404
+    assert posted(retriever, None, None, "ready/")[0] == 404

@@ -47,8 +47,8 @@ def test_it_follows_the_deployment_and_serves_metrics_and_ends_with_its_triton(t
         models.append(write_repository(tmp_path / f"{name}.ubj", F, tmp_path / name / "ranker").name)
     file, log = tmp_path / "deployment.yaml", tmp_path / "log"
     Deployment.single(tmp_path / "a").save(file)
-    http, grpc, metrics = free_port(), free_port(), free_port()
-    ports = ["--http_port", str(http), "--grpc_port", str(grpc), "--metrics_port", str(metrics)]
+    http, metrics = free_port(), free_port()
+    ports = ["--http_port", str(http), "--metrics_port", str(metrics)]
     words = ["--deployment", str(file), "--state", str(tmp_path / "state"), *ports]
     server = spawn([sys.executable, "-m", "serving.ranker", *words], log)
     base = f"http://127.0.0.1:{http}/v2"

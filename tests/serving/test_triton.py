@@ -108,26 +108,26 @@ def test_missing_values_take_the_branch_they_were_trained_for(repository, triton
     values[::3, 2] = np.nan
 
     async def ask() -> np.ndarray:
-        hop = Hop(triton.models[0], triton.grpc_address)
+        hop = Hop(triton.models[0], triton.address)
         try:
             async with asyncio.timeout(60):
                 return (await hop({"input__0": values}))["output__0"]
         finally:
-            await hop.close()
+            hop.close()
 
     np.testing.assert_array_equal(uvloop.run(ask())[:, 0], repository[1].inplace_predict(values))
 
 
 @pytest.mark.parametrize(
     ("model", "values", "cause"),
-    [("nobody", rows(1), "not_found"), (None, rows(1)[:, 1:], "invalid_argument")],
+    [("nobody", rows(1), "not_found"), (None, rows(1)[:, 1:], "bad_request")],
 )
 def test_what_triton_refuses_is_a_cause(triton, model, values, cause):
     async def ask() -> None:
-        hop = Hop(model or triton.models[0], triton.grpc_address)
+        hop = Hop(model or triton.models[0], triton.address)
         with pytest.raises(HopFailed) as failed:
             await hop({"input__0": values})
-        await hop.close()
+        hop.close()
         assert failed.value.cause == cause
 
     uvloop.run(ask())
@@ -135,9 +135,8 @@ def test_what_triton_refuses_is_a_cause(triton, model, values, cause):
 
 def test_listens_on_loopback_only(triton):
     listening = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
-    for port in (triton.http_port, triton.grpc_port):
-        local = [line.split()[1] for line in listening.splitlines() if line.split()[1].endswith(f":{port:04X}")]
-        assert local and all(a.startswith(("0100007F", "0000000000000000FFFF00000100007F")) for a in local)
+    local = [line.split()[1] for line in listening.splitlines() if line.split()[1].endswith(f":{triton.http_port:04X}")]
+    assert local and all(a.startswith(("0100007F", "0000000000000000FFFF00000100007F")) for a in local)
 
 
 def test_a_dead_stub_is_noticed_by_inference_and_healed_by_reload(repository, triton):
