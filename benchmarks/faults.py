@@ -16,8 +16,10 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -89,16 +91,22 @@ class World:
         log = self.scratch / f"recommender-{port}.log"
         process = spawn(words, log, {**threads, **(environment or {})})
         self.spare.append(process)
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                import urllib.request
+        if not answers_again(port):
+            raise RuntimeError(f"the second recommender did not start:\n{tail(log)}")
+        return LOOPBACK, port
 
-                with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/v2/models/recommender/ready", timeout=2) as got:
-                    if got.status == 200:
-                        return LOOPBACK, port
-            time.sleep(0.2)
-        raise RuntimeError(f"the second recommender did not start:\n{tail(log)}")
+
+def answers_again(port: int) -> bool:
+    """Whether the recommender there gets ready in time."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            url = f"http://{LOOPBACK}:{port}/v2/models/recommender/ready"
+            with urllib.request.urlopen(url, timeout=2) as reply:
+                if reply.status == HTTPStatus.OK:
+                    return True
+        time.sleep(0.2)
+    return False
 
 
 Fault = Callable[[World], Awaitable[None]]
@@ -205,13 +213,15 @@ async def clock_jump(world: World) -> None:
 
 
 async def kill_replica(world: World) -> None:
-    """kill -9 of one of two recommenders; a balancer tries the other one."""
+    """kill -9 of one of two recommenders; a balancer tries the other one until it is back."""
     address = await asyncio.to_thread(world.recommender)
     world.addresses.append(address)
     await asyncio.sleep(2)
     world.verdict = Verdict()
     os.kill(world.pid("recommender"), signal.SIGKILL)
-    await asyncio.sleep(15)
+    await asyncio.sleep(1)  # the supervisor has not looked yet, or it is starting one
+    if not await asyncio.to_thread(answers_again, world.serving.http_port):
+        raise RuntimeError(f"the recommender was not started again:\n{tail(world.serving.log('recommender'))}")
     world.addresses.pop()
 
 
