@@ -205,6 +205,8 @@ def test_stop_leaves_no_process_and_no_shared_memory(repository, tmp_path):
     orphan.touch()
     words = [str(tmp_path / STUB), "-c", "import time; time.sleep(600)", orphan.name]
     waiting = subprocess.Popen(words, executable=sys.executable)
+    while not Path(f"/proc/{waiting.pid}/cmdline").read_bytes():  # on a busy machine it may have no name for a moment
+        time.sleep(0.01)
     server = Triton(repository[0], tmp_path).start()
     assert not orphan.exists() and waiting.wait(10) != 0
     children = [p.name for p in Path("/proc").iterdir() if p.name.isdigit() and is_stub(p, server.process.pid)]
