@@ -20,9 +20,9 @@ import numpy as np
 from longtail.errors import InvalidInput, Unavailable
 from serving.tensors import JSON_LENGTH, raw_request, read_raw
 
-# A name is looked up again after so long, for servers that came and went: sooner than one that left stops listening
-# (`pods.leaveSeconds` of the chart).
-LOOK_UP_S = 5.0
+# A name is looked up again after so long, for servers that came and went. With the five seconds for which CoreDNS
+# remembers, that is sooner than one that left stops listening (`pods.leaveSeconds` of the chart).
+LOOK_UP_S = 2.0
 CONNECT_S = 0.1  # then the next address is tried
 SHUN_S = 1.0  # so long an address that could not be connected to, or closed a connection, comes after the others
 REST_S = 30.0  # then a connection that rested is closed, before the server or something in between forgets it
