@@ -33,7 +33,7 @@ from longtail.engine.lists import StoredList, open_lists
 from longtail.errors import InvalidInput, LongtailError
 from serving.local import LocalServing
 
-WARM, TURNS = 200, 5
+WARM, TURNS = 200, 20  # a turn is shorter than the moods of a machine with neighbours
 SURFACES = """
 surfaces:
   homepage: {k: 20}
