@@ -19,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +33,7 @@ from benchmarks.serving import bundle_of, people_of
 from longtail.engine.parts import Bundle
 from serving.collector.local import LocalCollector
 from serving.local import LocalServing
-from serving.process import LOOPBACK, free_port, spawn, stop, tail
+from serving.process import LOOPBACK, free_port, spawn, stop, tail, wait_until
 
 RATE = 20.0
 STALL_S = 5.0
@@ -91,21 +92,17 @@ class World:
         log = self.scratch / f"recommender-{port}.log"
         process = spawn(words, log, {**threads, **(environment or {})})
         self.spare.append(process)
-        if not answers_again(port):
+        if not wait_until(lambda: ready(port), process, PATIENCE_S, 0.2):
             raise RuntimeError(f"the second recommender did not start:\n{tail(log)}")
         return LOOPBACK, port
 
 
-def answers_again(port: int) -> bool:
-    """Whether the recommender there gets ready in time."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            url = f"http://{LOOPBACK}:{port}/v2/models/recommender/ready"
-            with urllib.request.urlopen(url, timeout=2) as reply:
-                if reply.status == HTTPStatus.OK:
-                    return True
-        time.sleep(0.2)
+def ready(port: int) -> bool:
+    """Whether the recommender there says so."""
+    with contextlib.suppress(OSError):
+        url = f"http://{LOOPBACK}:{port}/v2/models/recommender/ready"
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return reply.status == HTTPStatus.OK
     return False
 
 
@@ -220,7 +217,8 @@ async def kill_replica(world: World) -> None:
     world.verdict = Verdict()
     os.kill(world.pid("recommender"), signal.SIGKILL)
     await asyncio.sleep(1)  # the supervisor has not looked yet, or it is starting one
-    if not await asyncio.to_thread(answers_again, world.serving.http_port):
+    back = partial(ready, world.serving.http_port)
+    if not await asyncio.to_thread(wait_until, back, world.spare[-1], PATIENCE_S, 0.2):
         raise RuntimeError(f"the recommender was not started again:\n{tail(world.serving.log('recommender'))}")
     world.addresses.pop()
 

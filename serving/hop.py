@@ -27,6 +27,7 @@ CONNECT_S = 0.1  # then the next address is tried
 SHUN_S = 1.0  # so long an address that could not be connected to, or closed a connection, comes after the others
 REST_S = 30.0  # then a connection that rested is closed, before the server or something in between forgets it
 SENDS = 2  # of one request at most: one that ends its server must not visit all of them
+_NOT_HTTP = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 Address = tuple[str, int]
 Answer = tuple[int, int, bytes]
 
@@ -93,9 +94,6 @@ class Hop:
         connections, self._connections = self._connections, None
         if connections is not None and not connections.loop.is_closed():
             connections.close()
-
-
-_NOT_HTTP = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 
 
 def _cause(status: int) -> str:

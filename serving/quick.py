@@ -11,11 +11,24 @@ import orjson
 
 from longtail.errors import InvalidInput
 from serving.edge.failures import Failures
-from serving.edge.http import JSON, App, Body, ClientGone, Header, Receive, Refusal, Scope, Send, refuse, respond
+from serving.edge.http import (
+    JSON,
+    RAW,
+    App,
+    Body,
+    ClientGone,
+    Header,
+    Receive,
+    Refusal,
+    Scope,
+    Send,
+    header,
+    refuse,
+    respond,
+)
 from serving.tensors import JSON_LENGTH, raw_response, read_raw
 
 MAX_BODY, BODY_S = 256 * 1024 * 1024, 30.0
-RAW = b"application/octet-stream"
 
 
 class Answers(Protocol):
@@ -44,7 +57,7 @@ class Quick:
         """One ASGI connection."""
         if scope["type"] != "http" or scope["path"] != self._path or scope["method"] != "POST":
             return await self._inner(scope, receive, send)
-        json_length = next((value for name, value in scope["headers"] if name == JSON_LENGTH), None)
+        json_length = header(scope, JSON_LENGTH)
         if json_length is None:
             return await self._inner(scope, receive, send)
         status, kind, headers = 200, RAW, ()

@@ -108,8 +108,8 @@ def read_raw(body: bytes, json_length: int, key: str) -> Raw:
 def _array(name: str, raw: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     try:
         values = np.frombuffer(raw, dtype).reshape(shape)
-        if values.shape == shape:  # a -1 in a shape asks NumPy to find out
-            return values
     except ValueError:
-        pass
-    raise InvalidInput(f"{name}: {len(raw)} bytes are not {_BY_DTYPE[dtype]} of shape {list(shape)}")
+        values = None
+    if values is None or values.shape != shape:  # a -1 in a shape asks NumPy to find out
+        raise InvalidInput(f"{name}: {len(raw)} bytes are not {_BY_DTYPE[dtype]} of shape {list(shape)}")
+    return values

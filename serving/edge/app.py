@@ -13,7 +13,21 @@ from kserve import InferRequest, InferResponse
 
 from longtail.errors import LongtailError
 from serving.edge.guard import Entry, Guard, Guarded
-from serving.edge.http import JSON, App, Body, ClientGone, Header, Receive, Refusal, Scope, Send, refuse, respond
+from serving.edge.http import (
+    JSON,
+    RAW,
+    App,
+    Body,
+    ClientGone,
+    Header,
+    Receive,
+    Refusal,
+    Scope,
+    Send,
+    header,
+    refuse,
+    respond,
+)
 from serving.edge.v2_rest import INFER, JSON_LENGTH, read, write
 
 PREDICT = "/v1/models/recommender:predict"
@@ -85,8 +99,8 @@ class Edge:
 
     async def _infer(self, scope: Scope, body: bytes) -> tuple[bytes, bytes, tuple[Header, ...]]:
         """(answer, content type, headers) of a v2 body."""
-        request = read(body, next((value for name, value in scope["headers"] if name == JSON_LENGTH), None))
+        request = read(body, header(scope, JSON_LENGTH))
         answer, json_length = write(request, await self._model.infer(request))
         if json_length is None:
             return answer, JSON, ()
-        return answer, b"application/octet-stream", ((JSON_LENGTH, b"%d" % json_length),)
+        return answer, RAW, ((JSON_LENGTH, b"%d" % json_length),)

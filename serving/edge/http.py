@@ -19,7 +19,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 REQUEST_ID = b"x-request-id"
-JSON = b"application/json"
+JSON, RAW = b"application/json", b"application/octet-stream"
 CLOSE: Header = (b"connection", b"close")
 # How much of a refused body is still read, so that a client that sends before it listens hears the answer.
 DRAIN_BYTES, DRAIN_S = 64 << 20, 2.0
@@ -35,6 +35,11 @@ class Refusal(Exception):
 
 class ClientGone(Exception):
     """The client closed the connection before its body was whole: nobody is left to answer."""
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The value of a request's header, by its name in lower case."""
+    return next((value for given, value in scope["headers"] if given == name), None)
 
 
 async def respond(
