@@ -30,6 +30,7 @@ import uvloop
 
 from benchmarks.load import Answer, body_of, closed_loop, quantiles
 from longtail.engine.lists import StoredList, open_lists
+from longtail.engine.parts import Bundle
 from longtail.errors import InvalidInput, LongtailError
 from serving.local import LocalServing
 
@@ -153,13 +154,14 @@ async def many_clients(
     }  # fmt: skip
 
 
-async def fill(url: str, users: Sequence[str], answers: Sequence[Answer]) -> None:
+async def fill(url: str, bundle: Path, users: Sequence[str], answers: Sequence[Answer]) -> None:
     """Store answered lists as `longtail precompute` does, for the surface `email`."""
-    store = open_lists(url)
+    store, codes = open_lists(url), Bundle.open(bundle, contents=False).codes
     entries = []
     for user, found in zip(users, (a.prediction() for a in answers), strict=True):
-        columns = [[item[name] for item in found["items"]] for name in ("item_id", "score", "source")]
-        entries.append((user, "email", StoredList(*columns, found["model_version"], time.time_ns() // 1000)))
+        ids, *columns = [[item[name] for item in found["items"]] for name in ("item_id", "score", "source")]
+        made = StoredList(ids, *columns, found["model_version"], time.time_ns() // 1000, codes.find(ids).tolist())
+        entries.append((user, "email", made))
     await store.put(entries)
 
 
@@ -173,7 +175,6 @@ class Raw:
         import xgboost as xgb
 
         from longtail.engine.baked import BakedPeople
-        from longtail.engine.parts import Bundle
         from longtail.retrieval import Retriever
 
         self._bundle, self._people = Bundle.open(folder, contents=False), BakedPeople.open(folder)
@@ -248,7 +249,7 @@ def measure(args: argparse.Namespace, bundle: Path) -> dict[str, Any]:
             say(f"{args.clients} clients: {report['load']['per_second']} requests/s")
             few = list(dict.fromkeys(users))[:500]
             filled = asyncio.run(closed_loop([address], [body_of(user_id=u, k=args.k, surface="kept") for u in few], 1))
-            asyncio.run(fill(lists, few, filled))
+            asyncio.run(fill(lists, bundle, few, filled))
             for name, surface in (("cached", "kept"), ("precomputed", "email")):
                 for key, clients in ((name, 1), (f"{name}_load", 8)):
                     asked = many_clients(serving, few, args.k, clients, args.seconds / 4, surface)

@@ -116,8 +116,6 @@ class Server(ModelServer):
             enable_latency_logging=False, grace_period=grace_s,
         )  # fmt: skip
         self.dataplane = _Probing(self.registered_models)
-        # One line per request costs more than some stages of the request.
-        logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
         logging.getLogger("kserve").addFilter(_Terse())
         # KServe's client logs a traceback per failed call; the engine counts each, and logs it in one line.
         logging.getLogger("kserve.trace").setLevel(logging.CRITICAL)
@@ -135,7 +133,9 @@ class Server(ModelServer):
             grace_period=self.grace_period,
         )  # fmt: skip
         self._rest_server.config.host = host()
-        self._rest_server.config.access_log = False
+        # One line per request costs more than some stages of it, and so does making one that nobody gets.
+        access = logging.getLogger("uvicorn.access")
+        access.handlers, access.propagate = [], False
         kserve_app.router.redirect_slashes = False  # behind a proxy it would name an address that is not the caller's
         self._rest_server.config.app = Edge(kserve_app, model, guard, pages()) if guard else Quick(kserve_app, model)
         self.servers.append(self._rest_server.start())

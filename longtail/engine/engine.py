@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -234,7 +234,7 @@ class Engine:
         columns = zip(found.items, found.scores, found.sources, strict=True)
         reasons = {source: reason_of(self.bundle, source) for source in set(found.sources)}
         items = [Item(i, score, source, reasons[source]) for i, score, source in columns]
-        stored = KeptList(items, NOTHING, found.model_version, found.time_us)
+        stored = KeptList(items, np.array(found.codes, np.int64), found.model_version, found.time_us)
         draft = kept(stored, asked, surface, self.bundle, level, "precomputed")
         return draft if draft.items else None
 
@@ -288,7 +288,7 @@ class Engine:
             sources = self.bundle.sources
             trace = trace_of(draft, run, sources, found.candidates, mine, found.scores, found.features)
         return Recommendation(
-            context.request_id or uuid.uuid4().hex, draft.items, draft.version, self.config.variant, draft.level,
+            context.request_id or token_hex(16), draft.items, draft.version, self.config.variant, draft.level,
             draft.made, "; ".join(dict.fromkeys(causes)) or None, timings, trace,
         )  # fmt: skip
 

@@ -20,6 +20,7 @@ class StoredList:
     """A list as `longtail precompute` made it, best first; `scores` and `sources` belong to the items one by one.
 
     `model_version` is the bundle that made it, `time_us` the moment that it was made for (microseconds since 1970).
+    `codes` are the items' indices in that bundle, so that a server of the same one need not look them up; or none.
     """
 
     items: list[str]
@@ -27,10 +28,11 @@ class StoredList:
     sources: list[str]
     model_version: str
     time_us: int
+    codes: Sequence[int] = ()
 
     def to_bytes(self) -> bytes:
         """What a store keeps of it."""
-        return orjson.dumps([self.items, self.scores, self.sources, self.model_version, self.time_us])
+        return orjson.dumps([self.items, self.scores, self.sources, self.model_version, self.time_us, self.codes])
 
     @staticmethod
     def from_bytes(raw: bytes) -> StoredList:

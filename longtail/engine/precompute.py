@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from longtail.engine.baked import BakedPeople
 from longtail.engine.config import EngineConfig
 from longtail.engine.engine import Engine
+from longtail.engine.ids import IdTable
 from longtail.engine.lists import ListStore, StoredList
 from longtail.engine.parts import Bundle
 from longtail.engine.people import PeopleStore
@@ -169,17 +170,18 @@ async def precompute(
             if made:
                 file.write_table(_table(made, surface.name, now))
                 if store is not None:
-                    await store.put([(user, surface.name, _stored(answer, now)) for user, answer in made])
+                    codes = engine.bundle.codes
+                    await store.put([(user, surface.name, stored(answer, now, codes)) for user, answer in made])
             done, lists = done + people, lists + len(made)
             progress(done)
     return Precomputed(surface.name, path, lists, done - lists)
 
 
-def _stored(answer: Recommendation, now: int) -> StoredList:
-    items = answer.items
-    return StoredList(
-        [i.item_id for i in items], [i.score for i in items], [i.source for i in items], answer.model_version, now
-    )
+def stored(answer: Recommendation, now: int, codes: IdTable) -> StoredList:
+    """A list as a store keeps it, made at `now` (microseconds) by a bundle with these item codes."""
+    ids = [i.item_id for i in answer.items]
+    scores, sources = [i.score for i in answer.items], [i.source for i in answer.items]
+    return StoredList(ids, scores, sources, answer.model_version, now, codes.find(ids).tolist())
 
 
 def _table(made: Sequence[MadeList], surface: str, now: int) -> pa.Table:

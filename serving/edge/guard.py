@@ -7,11 +7,11 @@ import math
 import os
 import re
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
+from secrets import token_hex
 
 from longtail.errors import InvalidInput
 from longtail.metrics import CONFIG_REFUSED
@@ -91,7 +91,7 @@ class Guard:
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
                 key = value[7:].strip()
         caller, refusal = self._judge(scope, key, length, now)
-        return Entry(request_id or uuid.uuid4().hex.encode(), caller, refusal)
+        return Entry(request_id or token_hex(16).encode(), caller, refusal)
 
     def _judge(self, scope: Scope, key: bytes, length: int, now: float) -> tuple[str, Refusal | None]:
         if length > self.config.max_body_bytes:
