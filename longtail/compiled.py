@@ -11,6 +11,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -50,6 +51,32 @@ def _as_pointer(context: Any, address: Any) -> Any:
 
 
 _pointer: Any = intrinsic(_as_pointer)
+
+
+def _as_wanted(context: Any, address: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(prefetch, [builder.inttoptr(args[0], cgutils.voidptr_t), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), code
+
+
+_want: Any = intrinsic(_as_wanted)
+_LINE = 64
+
+
+@compiled
+def prefetch(rows: np.ndarray, row: int) -> None:
+    """Have a row brought from memory, in any order of dimensions but the first, while the loop goes on.
+
+    Rows that lie anywhere in a large matrix are waited for longer than it takes to compute with them.
+    """
+    start = rows.ctypes.data + np.int64(row) * rows.strides[0]
+    for offset in range(0, rows.strides[0], _LINE):
+        _want(start + offset)
 
 
 @compiled

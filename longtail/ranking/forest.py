@@ -3,14 +3,15 @@
 A tree is stored as a complete one of the forest's depth: the children of node i are 2i + 1 and 2i + 2, so that a step
 is one comparison and no jump. Thirty-two candidates lie side by side, column by column: the first three levels compare
 all of them with all seven nodes, which the processor does sixteen at a time, and below eight candidates walk at once. A
-missing value takes the way that its node prefers: each column is laid out twice, once with -inf for what is missing and
-once with +inf, and a node reads the one it needs.
+missing value takes the way that its node prefers: a column is laid out with -inf for what is missing, or with +inf, or
+both, as its nodes need it; a column that no node reads is not laid out.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,12 +80,19 @@ class Forest:
         rows, out = frozen(features, np.float32), np.empty(len(features), np.float32)
 
         def part(mine: slice) -> None:
-            score(rows[mine], self.feature, self.threshold, self.leaf, self.levels, self.base, out[mine])
+            trees = self.feature, self.threshold, self.leaf, self.levels, self.base
+            score(rows[mine], *self._read, *trees, out[mine])
 
         share = self.second.share()
         size = len(rows) if share is in_turn else PART
         share(part, [slice(first, first + size) for first in range(0, len(rows), size or 1)])
         return out
+
+    @cached_property
+    def _read(self) -> tuple[np.ndarray, np.ndarray]:
+        """The columns, uint32, that are laid out for missing values that go left, and those for others."""
+        read = np.unique(self.feature[~np.isnan(self.threshold)])
+        return frozen(read[read < self.width], np.uint32), frozen(read[read >= self.width] - self.width, np.uint32)
 
     def _agrees(self, booster: xgb.Booster) -> bool:
         """Whether XGBoost says the same of rows around the thresholds, some values missing."""
@@ -131,23 +139,25 @@ _0, _1, _2, _3, _4, _5, _6, _7, _8 = (np.uint32(n) for n in range(9))
 
 @compiled
 def score(
-    rows: np.ndarray, feature: np.ndarray, threshold: np.ndarray, leaf: np.ndarray, levels: int, base: float,
-    out: np.ndarray,
+    rows: np.ndarray, left: np.ndarray, right: np.ndarray, feature: np.ndarray, threshold: np.ndarray,
+    leaf: np.ndarray, levels: int, base: float, out: np.ndarray,
 ) -> None:  # fmt: skip
     """See `Forest`. Leaves are added tree by tree in float32, as XGBoost does."""
     n, width = rows.shape
-    inner, lanes, right = np.uint32(feature.shape[1]), np.uint32(32), np.uint32(width) * np.uint32(32)
+    inner, lanes, second = np.uint32(feature.shape[1]), np.uint32(32), np.uint32(width) * np.uint32(32)
     laid, node = np.zeros(2 * width * 32, np.float32), np.empty(32, np.uint32)
     total = np.empty(32, np.float32)
     below_top = levels - 3
     for first in range(0, n, 32):
         count = min(32, n - first)
         for r in range(np.uint32(count)):
-            for column in range(np.uint32(width)):
-                value = rows[first + r, column]
-                known = value == value
-                laid[column * lanes + r] = value if known else -np.inf
-                laid[right + column * lanes + r] = value if known else np.inf
+            row = rows[first + r]
+            for column in left:
+                value = row[column]
+                laid[column * lanes + r] = value if value == value else -np.inf
+            for column in right:
+                value = row[column]
+                laid[second + column * lanes + r] = value if value == value else np.inf
         total[:] = base
         for t in range(feature.shape[0]):
             reads, edges, leaves = feature[t], threshold[t], leaf[t]

@@ -40,21 +40,37 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, heads: int, last: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.dim = heads, dim  # a size of a tensor would be computed in every call of an exported graph
         self.norm, self.forward_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.up, self.down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
         self.distance = nn.Parameter(torch.zeros(heads, last + 1))
         self.drop = Dropout(dropout)
 
-    def forward(self, x: torch.Tensor, distance: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
-        """x [B, T, d]; `distance` int64 [T, T] steps back, `future` [T, T] is -1e9 where the key is later."""
-        b, t, d = x.shape
-        q, k, v = self.qkv(self.norm(x)).reshape(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+    def forward(self, x: Tensor, distance: Tensor, future: Tensor, place: Tensor | None = None) -> Tensor:
+        """x [B, T, d]; `distance` int64 [T, T] steps back, `future` [T, T] is -1e9 where the key is later.
+
+        What is read at one `place` int64 [1] alone, the same in all B, costs a fraction of all T: [B, 1, d].
+        """
+        d = self.dim
+        normal = self.norm(x)
+        if place is None:
+            q, k, v = self._parts(normal, self.qkv.weight, self.qkv.bias)
+        else:
+            weights, biases = self.qkv.weight.split([d, 2 * d]), self.qkv.bias.split([d, 2 * d])
+            (q,) = self._parts(normal[:, place], weights[0], biases[0])
+            k, v = self._parts(normal, weights[1], biases[1])
+            x, distance, future = x[:, place], distance[place], future[place]
         bias = self.distance[:, distance] + future
         weight = torch.softmax((q @ k.transpose(-1, -2)) * (d // self.heads) ** -0.5 + bias, dim=-1)
-        x = x + self.drop(self.out((weight @ v).transpose(1, 2).reshape(b, t, d)))
+        x = x + self.drop(self.out((weight @ v).transpose(1, 2).reshape(len(x), -1, d)))
         return x + self.drop(self.down(F.gelu(self.up(self.forward_norm(x)))))
+
+    def _parts(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+        """Those of queries, keys and values whose weights are given, each [B, heads, T, d / heads]."""
+        n, width = len(bias) // self.dim, self.dim // self.heads
+        parts = F.linear(x, weight, bias).reshape(len(x), -1, n, self.heads, width)
+        return parts.permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class UserTower(nn.Module):
@@ -80,15 +96,16 @@ class UserTower(nn.Module):
         self.register_buffer("distance", back.clamp(min=0), persistent=False)
         self.register_buffer("future", torch.where(back < 0, -1e9, 0.0), persistent=False)
 
-    def states(self, history: torch.Tensor, kind: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
-        """history float [B, T, d], kind and gap int64 [B, T] -> [B, T + 1, d]."""
+    def states(self, history: Tensor, kind: Tensor, gap: Tensor, place: Tensor | None = None) -> Tensor:
+        """history float [B, T, d], kind and gap int64 [B, T] -> [B, T + 1, d], or [B, 1, d] of one `place` int64 [1]."""
         x = self.enter(history * self.scale) + self.kind(kind) + self.gap(gap)
         start = self.start + torch.zeros_like(kind[:, :1])[..., None]
         x = self.drop(torch.cat([start, x], 1))
         t = x.shape[1]
-        for block in self.blocks:
-            x = block(x, self.distance[:t, :t], self.future[:t, :t])
-        return self.norm(x)
+        seen = self.distance[:t, :t], self.future[:t, :t]
+        for block in self.blocks[:-1]:
+            x = block(x, *seen)
+        return self.norm(self.blocks[-1](x, *seen, place))
 
     def vector(self, state: torch.Tensor, since: torch.Tensor, segment: torch.Tensor, hour: torch.Tensor,
                weekday: torch.Tensor) -> torch.Tensor:  # fmt: skip
@@ -101,10 +118,8 @@ class UserTower(nn.Module):
         self, history: Tensor, kind: Tensor, gap: Tensor, length: Tensor, since: Tensor, segment: Tensor,
         hour: Tensor, weekday: Tensor,
     ) -> Tensor:  # fmt: skip
-        """The exported graph: `length` int64 [B] picks the state that is read."""
-        states = self.states(history, kind, gap)
-        picked = states.gather(1, length.reshape(-1, 1, 1).expand(-1, 1, states.shape[2])).squeeze(1)
-        return self.vector(picked, since, segment, hour, weekday)
+        """The exported graph, of one request: `length` int64 [1] says which state is read."""
+        return self.vector(self.states(history, kind, gap, length)[:, 0], since, segment, hour, weekday)
 
 
 class ItemTower(nn.Module):
