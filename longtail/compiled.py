@@ -70,9 +70,10 @@ _LINE = 64
 
 @compiled
 def prefetch(rows: np.ndarray, row: int) -> None:
-    """Have a row brought from memory, in any order of dimensions but the first, while the loop goes on.
+    """Have a row of a matrix, or an entry of a vector, brought from memory while the loop goes on.
 
-    Rows that lie anywhere in a large matrix are waited for longer than it takes to compute with them.
+    What lies anywhere in a large array is waited for longer than it takes to compute with it. A row that there is not
+    does no harm.
     """
     start = rows.ctypes.data + np.int64(row) * rows.strides[0]
     for offset in range(0, rows.strides[0], _LINE):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -28,7 +28,7 @@ class StoredList:
     sources: list[str]
     model_version: str
     time_us: int
-    codes: Sequence[int] = ()
+    codes: list[int] = field(default_factory=list)
 
     def to_bytes(self) -> bytes:
         """What a store keeps of it."""

@@ -97,7 +97,7 @@ class UserTower(nn.Module):
         self.register_buffer("future", torch.where(back < 0, -1e9, 0.0), persistent=False)
 
     def states(self, history: Tensor, kind: Tensor, gap: Tensor, place: Tensor | None = None) -> Tensor:
-        """history float [B, T, d], kind and gap int64 [B, T] -> [B, T + 1, d], or [B, 1, d] of one `place` int64 [1]."""
+        """history float [B, T, d], kind and gap int64 [B, T] -> [B, T + 1, d]; [B, 1, d] of one `place` int64 [1]."""
         x = self.enter(history * self.scale) + self.kind(kind) + self.gap(gap)
         start = self.start + torch.zeros_like(kind[:, :1])[..., None]
         x = self.drop(torch.cat([start, x], 1))

@@ -72,6 +72,14 @@ def test_a_stored_list_stands_in_where_memory_has_none(engine):
     assert len(answer.items) == 4 and answer.model_version == "earlier"
 
 
+@pytest.mark.parametrize(("own", "codes"), [(True, [0, 9, 4]), (True, [9, 4]), (True, []), (False, [9, 4, 5])])
+def test_the_codes_of_a_stored_list_are_those_of_the_bundle_that_made_it(engine, own, codes):
+    version = engine.bundle.version if own else "earlier"
+    found = StoredList(["i0", "i9", "i4"], [1.0] * 3, ["ease"] * 3, version, 0, codes)
+    (answer,) = ask(replace(engine, retrieve=dead, lists=Lists({("u3", "homepage"): found})), {"user_id": "u3", "k": 2})
+    assert answer.level == "last_good" and ids(answer) == ["i9", "i4"]
+
+
 def test_a_store_of_lists_that_fails_costs_its_rung_only(engine):
     (answer,) = ask(replace(engine, retrieve=dead, lists=Lists(fails=True)), {"user_id": "u3", "k": 4})
     assert answer.level == "popular_segment" and "lists: Unavailable" in answer.cause

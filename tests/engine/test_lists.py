@@ -18,8 +18,9 @@ from tests.features.redis_server import RedisServer, why_no_redis
 
 def made(n: int = 0, items: int = 3) -> StoredList:
     return StoredList(
-        [f"i{n}-{i}" for i in range(items)], [-0.5 * i for i in range(items)], ["ease"] * items, "v1", 1_700_000_000 + n
-    )
+        [f"i{n}-{i}" for i in range(items)], [-0.5 * i for i in range(items)], ["ease"] * items, "v1",
+        1_700_000_000 + n, [n + i for i in range(items)],
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,11 @@ def test_what_was_put_is_got_and_nothing_else(url: str):
         ]
 
     assert run(url, work) == [made(1), made(2), made(3, items=0), None]
+
+
+def test_lists_without_codes_are_read_as_they_were_written():
+    before = b'[["a","b"],[1.0,0.5],["ease","ease"],"v1",1700000000]'
+    assert StoredList.from_bytes(before) == StoredList(["a", "b"], [1.0, 0.5], ["ease"] * 2, "v1", 1_700_000_000)
 
 
 def test_the_newest_list_wins_and_outlives_the_process(url: str):

@@ -105,6 +105,7 @@ def test_the_store_answers_what_the_file_says(parts, tmp_path):
         assert (found.items, found.sources) == (row["items"], row["sources"])
         assert np.array_equal(np.float32(found.scores), np.float32(row["scores"]))
         assert found.model_version == row["model_version"]
+        assert found.codes == parts[0].codes.find(found.items).tolist() and -1 not in found.codes
         assert found.time_us == parts[0].as_of == row["time"].timestamp() * 1e6
 
 
