@@ -225,17 +225,17 @@ class Engine:
             return None
         try:
             found = await self.guards["lists"].call(lambda: lists.get(user, surface.name), run.until)
-        except Exception as error:  # noqa: BLE001 - a stage boundary: the list is made now
+            KEPT.labels("stored", "miss" if found is None else "hit").inc()
+            if found is None:
+                return None
+            columns = zip(found.items, found.scores, found.sources, strict=True)
+            reasons = {source: reason_of(self.bundle, source) for source in set(found.sources)}
+            items = [Item(i, score, source, reasons[source]) for i, score, source in columns]
+            stored = KeptList(items, np.array(found.codes, np.int64), found.model_version, found.time_us)
+            draft = kept(stored, asked, surface, self.bundle, level, "precomputed")
+        except Exception as error:  # noqa: BLE001 - a stage boundary: the list is made now, whatever the store holds
             run.missing("lists", error)
             return None
-        KEPT.labels("stored", "miss" if found is None else "hit").inc()
-        if found is None:
-            return None
-        columns = zip(found.items, found.scores, found.sources, strict=True)
-        reasons = {source: reason_of(self.bundle, source) for source in set(found.sources)}
-        items = [Item(i, score, source, reasons[source]) for i, score, source in columns]
-        stored = KeptList(items, np.array(found.codes, np.int64), found.model_version, found.time_us)
-        draft = kept(stored, asked, surface, self.bundle, level, "precomputed")
         return draft if draft.items else None
 
     def _draft(self, asked: Asked, surface: BoundSurface, found: Ranked, mine: slice, run: Run) -> Draft | None:

@@ -80,6 +80,15 @@ def test_the_codes_of_a_stored_list_are_those_of_the_bundle_that_made_it(engine,
     assert answer.level == "last_good" and ids(answer) == ["i9", "i4"]
 
 
+@pytest.mark.parametrize(
+    ("items", "scores", "codes"), [(["i9"], [], []), ([9], [1], []), (["i9"], [1], ["nine"]), (None, None, None)]
+)
+def test_a_store_that_holds_something_else_costs_its_rung_only(engine, items, scores, codes):
+    odd = StoredList(items, scores, ["ease"], "earlier", 0, codes)
+    (answer,) = ask(replace(engine, lists=Lists({("u3", "email"): odd})), {"user_id": "u3", "surface": "email", "k": 3})
+    assert (answer.level, answer.made, len(answer.items)) == ("full", "live", 3) and "lists: " in answer.cause
+
+
 def test_a_store_of_lists_that_fails_costs_its_rung_only(engine):
     (answer,) = ask(replace(engine, retrieve=dead, lists=Lists(fails=True)), {"user_id": "u3", "k": 4})
     assert answer.level == "popular_segment" and "lists: Unavailable" in answer.cause
