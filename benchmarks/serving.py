@@ -30,7 +30,6 @@ import uvloop
 
 from benchmarks.load import Answer, body_of, closed_loop, quantiles
 from longtail.engine.lists import StoredList, open_lists
-from longtail.engine.parts import Bundle
 from longtail.errors import InvalidInput, LongtailError
 from serving.local import LocalServing
 
@@ -156,6 +155,8 @@ async def many_clients(
 
 async def fill(url: str, bundle: Path, users: Sequence[str], answers: Sequence[Answer]) -> None:
     """Store answered lists as `longtail precompute` does, for the surface `email`."""
+    from longtail.engine.parts import Bundle
+
     store, codes = open_lists(url), Bundle.open(bundle, contents=False).codes
     entries = []
     for user, found in zip(users, (a.prediction() for a in answers), strict=True):
@@ -175,6 +176,7 @@ class Raw:
         import xgboost as xgb
 
         from longtail.engine.baked import BakedPeople
+        from longtail.engine.parts import Bundle
         from longtail.retrieval import Retriever
 
         self._bundle, self._people = Bundle.open(folder, contents=False), BakedPeople.open(folder)

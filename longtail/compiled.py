@@ -53,18 +53,20 @@ def _as_pointer(context: Any, address: Any) -> Any:
 _pointer: Any = intrinsic(_as_pointer)
 
 
-def _as_wanted(context: Any, address: Any) -> Any:
+def _as_prefetch(context: Any, address: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
         prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(prefetch, [builder.inttoptr(args[0], cgutils.voidptr_t), number(0), number(3), number(1)])
+        line = builder.inttoptr(args[0], cgutils.voidptr_t)
+        to_read, into_all_caches, data = number(0), number(3), number(1)
+        builder.call(prefetch, [line, to_read, into_all_caches, data])
         return context.get_dummy_value()
 
     return types.void(types.int64), code
 
 
-_want: Any = intrinsic(_as_wanted)
+_prefetch_line: Any = intrinsic(_as_prefetch)
 _LINE = 64
 
 
@@ -77,7 +79,7 @@ def prefetch(rows: np.ndarray, row: int) -> None:
     """
     start = rows.ctypes.data + np.int64(row) * rows.strides[0]
     for offset in range(0, rows.strides[0], _LINE):
-        _want(start + offset)
+        _prefetch_line(start + offset)
 
 
 @compiled

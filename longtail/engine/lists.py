@@ -36,8 +36,16 @@ class StoredList:
 
     @staticmethod
     def from_bytes(raw: bytes) -> StoredList:
-        """What `to_bytes` made."""
-        return StoredList(*orjson.loads(raw))
+        """What `to_bytes` made.
+
+        Raises:
+            ValueError or TypeError: it is something else.
+        """
+        found = StoredList(*orjson.loads(raw))
+        # Fails where ids and sources are not all text, or scores, codes and time not all numbers, in a microsecond.
+        "".join([*found.items, *found.sources, found.model_version])
+        sum([*found.scores, *found.codes, found.time_us])
+        return found
 
 
 Entry = tuple[str, str, StoredList]

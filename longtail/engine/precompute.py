@@ -171,13 +171,13 @@ async def precompute(
                 file.write_table(_table(made, surface.name, now))
                 if store is not None:
                     codes = engine.bundle.codes
-                    await store.put([(user, surface.name, stored(answer, now, codes)) for user, answer in made])
+                    await store.put([(user, surface.name, _stored(answer, now, codes)) for user, answer in made])
             done, lists = done + people, lists + len(made)
             progress(done)
     return Precomputed(surface.name, path, lists, done - lists)
 
 
-def stored(answer: Recommendation, now: int, codes: IdTable) -> StoredList:
+def _stored(answer: Recommendation, now: int, codes: IdTable) -> StoredList:
     """A list as a store keeps it, made at `now` (microseconds) by a bundle with these item codes."""
     ids = [i.item_id for i in answer.items]
     scores, sources = [i.score for i in answer.items], [i.source for i in answer.items]

@@ -81,7 +81,7 @@ class Forest:
 
         def part(mine: slice) -> None:
             trees = self.feature, self.threshold, self.leaf, self.levels, self.base
-            score(rows[mine], *self._read, *trees, out[mine])
+            score(rows[mine], *self._columns, *trees, out[mine])
 
         share = self.second.share()
         size = len(rows) if share is in_turn else PART
@@ -89,7 +89,7 @@ class Forest:
         return out
 
     @cached_property
-    def _read(self) -> tuple[np.ndarray, np.ndarray]:
+    def _columns(self) -> tuple[np.ndarray, np.ndarray]:
         """The columns, uint32, that are laid out for missing values that go left, and those for others."""
         read = np.unique(self.feature[~np.isnan(self.threshold)])
         return frozen(read[read < self.width], np.uint32), frozen(read[read >= self.width] - self.width, np.uint32)
@@ -144,7 +144,7 @@ def score(
 ) -> None:  # fmt: skip
     """See `Forest`. Leaves are added tree by tree in float32, as XGBoost does."""
     n, width = rows.shape
-    inner, lanes, second = np.uint32(feature.shape[1]), np.uint32(32), np.uint32(width) * np.uint32(32)
+    inner, lanes, beyond = np.uint32(feature.shape[1]), np.uint32(32), np.uint32(width) * np.uint32(32)
     laid, node = np.zeros(2 * width * 32, np.float32), np.empty(32, np.uint32)
     total = np.empty(32, np.float32)
     below_top = levels - 3
@@ -157,7 +157,7 @@ def score(
                 laid[column * lanes + r] = value if value == value else -np.inf
             for column in right:
                 value = row[column]
-                laid[second + column * lanes + r] = value if value == value else np.inf
+                laid[beyond + column * lanes + r] = value if value == value else np.inf
         total[:] = base
         for t in range(feature.shape[0]):
             reads, edges, leaves = feature[t], threshold[t], leaf[t]

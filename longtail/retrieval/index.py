@@ -24,7 +24,8 @@ LARGE_RECALL = 0.955  # where the index has to read more than this many vectors 
 LARGE_READ = 15_000
 _RECALL_AT = 100
 _AHEAD = 16  # vectors that are on their way from memory while one is multiplied
-_SPARE = 3, 16  # what is asked for, a third and 16 are fetched: the index's coarser vectors misplace items near the cut
+# So much more is fetched than is asked for, since the index's coarser vectors misplace items near the cut.
+_SPARE_SHARE, _SPARE_LEAST = 1 / 3, 16
 _POINTS = 64  # per list that k-means reads; more change recall by less than a tenth of a percent
 _GPU_MOST = 2048  # neighbours of a query, and lists it reads, that FAISS has room for on a GPU
 _GPU_SCRATCH = 256 << 20  # bytes; FAISS would take 1.5 GB
@@ -114,7 +115,7 @@ class VectorIndex:
         ids, scores = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
         if not n or not take:
             return ids, scores
-        spare = 0 if self._on_gpu else take // _SPARE[0] + _SPARE[1]
+        spare = 0 if self._on_gpu else int(take * _SPARE_SHARE) + _SPARE_LEAST
         found = self._nearest(np.ascontiguousarray(queries, np.float32), min(take + spare, self.figures.items))
         _rescore(np.ascontiguousarray(queries, np.float32), found, self._vectors, take, ids, scores)
         return ids, scores

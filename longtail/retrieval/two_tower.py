@@ -9,10 +9,11 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import onnxruntime
+from pydantic import Field
 
 from longtail.compiled import frozen
 from longtail.errors import InvalidBundle
@@ -41,7 +42,7 @@ class TwoTowerConfig:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     dim: int = 64
-    layers: int = 2
+    layers: Annotated[int, Field(ge=1)] = 2
     heads: int = 2
     last: int = 50  # events of the history that the user tower reads
     dropout: float = 0.2

@@ -80,6 +80,12 @@ def test_the_codes_of_a_stored_list_are_those_of_the_bundle_that_made_it(engine,
     assert answer.level == "last_good" and ids(answer) == ["i9", "i4"]
 
 
+def test_the_codes_of_a_list_of_this_bundle_are_not_looked_up_again(engine):
+    found = StoredList(["i9", "i4"], [1.0] * 2, ["ease"] * 2, engine.bundle.version, 0, [0, 4])  # 0 is out of stock
+    (answer,) = ask(replace(engine, retrieve=dead, lists=Lists({("u3", "homepage"): found})), {"user_id": "u3", "k": 1})
+    assert ids(answer) == ["i4"]
+
+
 @pytest.mark.parametrize(
     ("items", "scores", "codes"), [(["i9"], [], []), ([9], [1], []), (["i9"], [1], ["nine"]), (None, None, None)]
 )

@@ -69,6 +69,17 @@ def test_lists_without_codes_are_read_as_they_were_written():
     assert StoredList.from_bytes(before) == StoredList(["a", "b"], [1.0, 0.5], ["ease"] * 2, "v1", 1_700_000_000)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [b"{}", b"[]", b"7", b"nothing", b'[["a"],["high"],["ease"],"v1",0]', b'[["a"],[null],["ease"],"v1",0]',
+     b'[[7],[1.0],["ease"],"v1",0]', b'[["a"],[1.0],[null],"v1",0]', b'[["a"],[1.0],["ease"],null,0]',
+     b'[["a"],[1.0],["ease"],"v1","now"]', b'[["a"],[1.0],["ease"],"v1",0,["nine"]]', b'[7,1.0,"ease","v1",0]'],
+)  # fmt: skip
+def test_what_is_no_list_is_refused(odd: bytes):
+    with pytest.raises((ValueError, TypeError)):
+        StoredList.from_bytes(odd)
+
+
 def test_the_newest_list_wins_and_outlives_the_process(url: str):
     run(url, lambda store: store.put([("u", "email", made(1)), ("u", "email", made(2))]))
     run(url, lambda store: store.put([("u", "email", made(3))]))
@@ -93,9 +104,9 @@ def test_a_whole_shop_fits_through_one_put(url: str):
 
     # Every fiftieth: a read gives up after 50 ms, which one of thousands may meet on a busy machine.
     async def work(store: ListStore):
-        return [await store.get(user, "email") for user in users[::50]]
+        return [await store.get(user, "email") for user in users[::50]], await store.get(users[-1], "email")
 
-    assert run(url, work) == [made(n, items=10) for n in range(0, 3000, 50)]
+    assert run(url, work) == ([made(n, items=10) for n in range(0, 3000, 50)], made(2999, items=10))
 
 
 def test_forgetting_a_person_leaves_the_others(url: str):

@@ -142,9 +142,12 @@ def test_the_exported_tower_equals_the_trained_one(tmp_path: Path) -> None:
     log = cyclic_log()
     config = replace(QUICK, layers=2)  # the exported one reads one place of the last, all places of the others
     trainer = Trainer(log, catalogue(), np.zeros(log.n_users, np.int32), config, tmp_path, 0)
+    for block in trainer.users.blocks:
+        torch.nn.init.normal_(block.distance)
     trainer.best_weights = trainer.modules.state_dict()
     trainer.export()
-    asked = requests(log, np.arange(6))
+    who, times = np.arange(5), log.time.min() + np.array([0, 1, 5, 8, 12]) * MINUTE  # so many events before
+    asked = Requests(times, who.astype(np.int32), np.full(5, -1, np.int32), histories_before(log, who, times))
     vectors, names = trainer.vectors(), ("kind", "gap", "length", "since", "segment", "hour", "weekday")
     for b, found in enumerate(TwoTower.load(tmp_path).user_vectors(asked)):
         inputs = encode(asked, b, QUICK.last, trainer.segments, steps=QUICK.last)
