@@ -67,19 +67,20 @@ def _as_prefetch(context: Any, address: Any) -> Any:
 
 
 _prefetch_line: Any = intrinsic(_as_prefetch)
-_LINE = 64
+_LINE, _AHEAD = 64, 16
 
 
 @compiled
-def prefetch(rows: np.ndarray, row: int) -> None:
-    """Have a row of a matrix, or an entry of a vector, brought from memory while the loop goes on.
+def prefetch(rows: np.ndarray, order: np.ndarray, step: int) -> None:
+    """At a step of a loop over `rows[order]`, have the row brought from memory that the loop reads some steps later.
 
-    What lies anywhere in a large array is waited for longer than it takes to compute with it. A row that there is not
+    What lies anywhere in a large matrix is waited for longer than it takes to compute with it. A row that there is not
     does no harm.
     """
-    start = rows.ctypes.data + np.int64(row) * rows.strides[0]
-    for offset in range(0, rows.strides[0], _LINE):
-        _prefetch_line(start + offset)
+    if step + _AHEAD < len(order):
+        start = rows.ctypes.data + np.int64(order[step + _AHEAD]) * rows.strides[0]
+        for offset in range(0, rows.strides[0], _LINE):
+            _prefetch_line(start + offset)
 
 
 @compiled

@@ -23,7 +23,6 @@ TUNED_RECALL = 0.98
 LARGE_RECALL = 0.955  # where the index has to read more than this many vectors for it, about a quarter millisecond:
 LARGE_READ = 15_000
 _RECALL_AT = 100
-_AHEAD = 16  # vectors that are on their way from memory while one is multiplied
 # So much more is fetched than is asked for, since the index's coarser vectors misplace items near the cut.
 _SPARE_SHARE, _SPARE_LEAST = 1 / 3, 16
 _POINTS = 64  # per list that k-means reads; more change recall by less than a tenth of a percent
@@ -275,8 +274,7 @@ def _inner_products(
     queries: np.ndarray, rows: np.ndarray, vectors: np.ndarray, items: np.ndarray, out: np.ndarray
 ) -> None:
     for j in range(len(rows)):
-        if j + _AHEAD < len(rows):
-            prefetch(vectors, items[j + _AHEAD])
+        prefetch(vectors, items, j)
         out[j] = _dot(queries[rows[j]], vectors[np.uint32(items[j])]) if items[j] >= 0 else 0
 
 
@@ -288,8 +286,7 @@ def _rescore(
         heap, best, n = scores[b, :take], ids[b, :take], 0
         for j in range(len(found[b])):
             item = found[b, j]
-            if j + _AHEAD < len(found[b]):
-                prefetch(vectors, found[b, j + _AHEAD])
+            prefetch(vectors, found[b], j)
             if item >= 0:
                 n = push(heap, best, n, _dot(queries[b], vectors[np.uint32(item)]), item)
         finish(heap, best, n)

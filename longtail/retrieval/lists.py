@@ -209,7 +209,6 @@ class RepeatSource(TableSource):
 # The columns of the plan of lists: places of the ranked lists, segments, entries of the segments; then the addresses of
 # the ranked lists and of the parts of the segments.
 _PLACES, _GROUPS, _ENTRIES, _LISTED, _FACTORS, _INDPTR, _ITEMS, _SCORES, _PLAN = 0, 1, 2, 3, 4, 5, 6, 7, 8
-_AHEAD = 16  # items whose scores are on their way from memory while those of one are read
 
 
 @compiled
@@ -230,8 +229,7 @@ def _list_scores(
     columns: np.ndarray, out: np.ndarray,
 ) -> None:  # fmt: skip
     for j in range(len(rows)):
-        if j + _AHEAD < len(rows):
-            prefetch(everyone, items[j + _AHEAD])
+        prefetch(everyone, items, j)
         row = everyone[np.uint32(items[j])]
         for s in range(len(columns)):
             out[columns[s], j] = row[s]
